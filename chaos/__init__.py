@@ -1,0 +1,1 @@
+"""Chaos: real and simulated faults, and the checks that no call hangs."""

@@ -1,0 +1,1 @@
+"""The asyncio shell: tasks and sockets around the engines."""

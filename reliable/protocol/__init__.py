@@ -1,0 +1,1 @@
+"""One conversation each, as state machines without sockets, clock or randomness."""

@@ -1,0 +1,1 @@
+"""The blocking shell: threads and sockets around the engines."""

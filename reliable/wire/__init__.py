@@ -1,0 +1,1 @@
+"""Frames ↔ values. No state, no time, no logging."""
