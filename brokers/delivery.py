@@ -1,0 +1,355 @@
+"""Handing requests to workers, taking them back, and ending them: the rules of "who may repeat what" at the broker.
+
+A hand-over that is over without a reply ends in one of four ways:
+
+* *undone*: the message never left, or the worker gave it back unstarted. Proven not run; next worker.
+* *lost*: the worker is gone. It may have run. Repeated if that is safe and the delivery cap allows it; else one of our
+  workers has ``limbo_s`` to come back with it on a new connection; else the call ends as WORKER_LOST, UNKNOWN.
+* *retired*: the worker is there but does not move (delivery timeout, stuck). Treated like lost, but without limbo, and
+  its late reply still counts. The slot is free after a delivery timeout, and stays taken while the worker is stuck.
+* *overdue*: the call ended first (deadline, cancellation, a reply from elsewhere). The slot stays taken until the
+  worker reports, since it may be running; our workers are told to stop.
+
+Nothing is repeated after a partial reply was forwarded (18/MDP cannot say that a stream begins anew).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from brokers.endings import Endings
+from brokers.peers import Worker
+from brokers.records import Call, CallState, HandOver
+from brokers.services import Service
+from brokers.state import BrokerState
+from reliable.errors import Outcome, RemoteProtocolError
+from reliable.status import Status
+from reliable.types import Frames
+from reliable.wire.extension import TOKEN_BYTES, CallFlag, Delivery, DeliveryKind
+from reliable.wire.mdp import WorkerRequest, decode_at_worker
+
+__all__ = ["Dispatcher"]
+
+_REPEAT: Final = int(CallFlag.REPEAT)
+_IDEMPOTENT: Final = int(CallFlag.IDEMPOTENT)
+_FOR_BROKER: Final = (CallFlag.IDEMPOTENT | CallFlag.NOT_IDEMPOTENT | CallFlag.FAIL_FAST).value
+_FLAGS: Final = [CallFlag(number) for number in range(128)]
+
+
+class Dispatcher:
+    """Decides which worker gets which request, and what becomes of requests whose worker fails."""
+
+    def __init__(self, state: BrokerState, endings: Endings) -> None:
+        self._state = state
+        self._endings = endings
+
+    # --- towards a worker ---
+
+    def offer(self, call: Call, worker: Worker | None) -> None:
+        """A new request: to ``worker`` if one is free, else into the queue."""
+        if worker is not None:
+            self._hand_over(call, worker)
+        else:
+            self._state.enqueue(call)
+
+    def serve(self, worker: Worker) -> None:
+        """Let a worker that may have become free stand where it belongs, and give it what waits for it."""
+        worker.reshelve()
+        state = self._state
+        while state.queued and worker.shelf >= 0 and not state.stopped:
+            service = _next_service(worker)
+            if service is None:
+                return
+            self._hand_over(state.pop(service), worker)
+            state.services.settle(service)
+
+    def _serve_service(self, service: Service) -> None:
+        state = self._state
+        while service.queue.length and not state.stopped:
+            worker = service.pick()
+            if worker is None:
+                return
+            self._hand_over(state.pop(service), worker)
+
+    def _hand_over(self, call: Call, worker: Worker) -> None:
+        """Give ``call``, which is in no queue, to ``worker``, which has a free slot; or end it if it must not run."""
+        state = self._state
+        if not self._may_run(call, worker):
+            return
+        call.unproven += 1
+        call.deliveries += 1
+        hand_over = HandOver(state.next_token(), call, worker, state.now)
+        call.state = CallState.HELD
+        call.held = hand_over
+        worker.in_hand[hand_over.token] = hand_over
+        worker.reshelve()
+        address = hand_over.token
+        if worker.ours:
+            address = self._delivery(call, hand_over).encode()
+            state.wheel.set(hand_over, state.now + state.config.delivery_timeout_s)
+        state.to_worker(worker, address, call.body)
+        state.counters.dispatched += 1
+        if call.unproven > 1:
+            state.counters.redelivered += 1
+
+    def _may_run(self, call: Call, worker: Worker) -> bool:
+        """The last check before a request leaves; ends the call if the answer is no."""
+        state = self._state
+        if call.deadline <= state.now:
+            self._endings.expire(call)
+            return False
+        call.idempotent = call.may_repeat()
+        if not call.idempotent and (call.unproven or call.prior or call.flags & _REPEAT):
+            if call.unproven:
+                self._end_lost(call)
+            else:
+                state.counters.unknown_calls += 1
+                self._endings.finish(call, Status.UNKNOWN_CALL, Outcome.UNKNOWN)
+            return False
+        if 0 < worker.max_message_bytes < call.size:
+            state.counters.too_large += 1
+            self._endings.finish(call, Status.TOO_LARGE, call.proven_outcome())
+            return False
+        if call.deliveries >= state.config.hand_overs_max:
+            state.counters.overloaded += 1
+            self._endings.finish(call, Status.OVERLOADED, call.proven_outcome())
+            return False
+        if call.peer.gone and not call.ours:
+            self._endings.finish(call, Status.CANCELLED, call.proven_outcome())
+            return False
+        return True
+
+    def _delivery(self, call: Call, hand_over: HandOver) -> Delivery:
+        flags = call.flags & ~_FOR_BROKER
+        if call.idempotent:
+            flags |= _IDEMPOTENT
+        return Delivery(
+            hand_over.token,
+            DeliveryKind.RUN,
+            _FLAGS[flags],
+            call.attempt,
+            min(call.deliveries, 0xFFFF),
+            call.call_id,
+            call.instance,
+            math.ceil((call.deadline - hand_over.worker.greeted_at) * 1000),
+            call.digest,
+            call.trace,
+            call.service.name,
+        )
+
+    # --- back from a worker ---
+
+    def undo(self, hand_over: HandOver, *, delivered: bool = False) -> None:
+        """The hand-over is proven not to have begun: take back what it counted, and give the request to another worker.
+
+        ``delivered``: it did reach the worker, who gave it back.
+        """
+        call = hand_over.call
+        call.unproven -= 1
+        if not delivered:
+            call.deliveries -= 1
+        current = hand_over.current
+        self._let_go(hand_over)
+        if call.state is CallState.DONE:
+            self._endings.proven_unrun(call)
+        elif current:
+            call.held = None
+            self.requeue(call)
+
+    def _let_go(self, hand_over: HandOver) -> None:
+        """Take a hand-over out of every table; the worker is not given other work yet."""
+        state = self._state
+        state.wheel.drop(hand_over)
+        state.limbo.pop(hand_over.token, None)
+        state.late.pop(hand_over.token)
+        hand_over.limbo = False
+        hand_over.worker.in_hand.pop(hand_over.token, None)
+        others = hand_over.call.others
+        if others is not None and hand_over in others:
+            others.remove(hand_over)
+
+    def release(self, hand_over: HandOver) -> None:
+        """The worker reported a final result: its slot is free."""
+        if hand_over.worker.in_hand.pop(hand_over.token, None) is None or hand_over.call.others:
+            self._let_go(hand_over)
+        else:
+            self._state.wheel.drop(hand_over)
+
+    def requeue(self, call: Call) -> None:
+        """Let a request that came back wait in front of the others, or give it to whom is free."""
+        state = self._state
+        call.urgent = True
+        call.collected = None
+        call.collected_bytes = 0
+        call.broken_stream = False
+        service = state.services.ask(call.service.name, must=True)
+        assert service is not None
+        call.service = service
+        state.enqueue(call)
+        self._serve_service(service)
+
+    def lost(self, hand_over: HandOver) -> None:
+        """The worker is gone, and the hand-over is no longer in its hands."""
+        state = self._state
+        call = hand_over.call
+        state.wheel.drop(hand_over)
+        if not hand_over.current:
+            state.late.add(hand_over)
+        elif hand_over.worker.ours and not (self._repeatable(call) or call.streamed or state.stopped):
+            hand_over.limbo = True
+            state.limbo[hand_over.token] = hand_over
+            state.wheel.set(hand_over, state.now + state.config.limbo_s)
+            state.counters.limbo_entered += 1
+        else:
+            self.abandon(hand_over)
+
+    def _repeatable(self, call: Call) -> bool:
+        return call.idempotent and call.may_repeat() and not call.streamed and not self._state.stopped
+
+    def abandon(self, hand_over: HandOver) -> None:
+        """Wait for this reply no longer: repeat the request if that is safe, else end it."""
+        call = hand_over.call
+        call.held = None
+        if hand_over.token not in hand_over.worker.in_hand:
+            self._state.late.add(hand_over)
+        if not self._repeatable(call):
+            self._end_lost(call)
+        elif call.unproven >= self._state.config.delivery_cap:
+            self._state.counters.quarantined += 1
+            self._end_lost(call)
+        else:
+            self.requeue(call)
+
+    def _end_lost(self, call: Call) -> None:
+        self._state.counters.worker_lost += 1
+        # A broker that stops is no worker that died of the request: what may be repeated goes on at the next broker.
+        elsewhere = self._state.stopped and call.idempotent and call.may_repeat() and not call.streamed
+        self._endings.finish(call, Status.OVERLOADED if elsewhere else Status.WORKER_LOST, Outcome.UNKNOWN)
+
+    def retire(self, hand_over: HandOver) -> None:
+        """Take a request from a worker that is there but does not move; its slot is free, its late reply welcome."""
+        self._state.wheel.drop(hand_over)
+        hand_over.worker.in_hand.pop(hand_over.token, None)
+        if hand_over.current:
+            self._set_aside(hand_over)
+        else:
+            self._state.late.add(hand_over)
+
+    def _set_aside(self, hand_over: HandOver) -> None:
+        call = hand_over.call
+        if call.others is None:
+            call.others = []
+        call.others.append(hand_over)
+        self.abandon(hand_over)
+
+    def recall(self, hand_over: HandOver) -> None:
+        """One of our workers is well and has not started this in time: it never got it, or has it in its own queue.
+
+        It is asked to drop it. What may be repeated goes elsewhere at once. For the rest, a GIVE_BACK within
+        ``limbo_s`` is the proof that lets another worker have it; without one the call is lost.
+        """
+        state = self._state
+        if not hand_over.recalled:
+            hand_over.recalled = True
+            state.control(hand_over.worker, DeliveryKind.CANCEL, hand_over.token)
+            if not self._repeatable(hand_over.call):
+                state.wheel.set(hand_over, state.now + state.config.limbo_s)
+                return
+        self.retire(hand_over)
+
+    def retire_from_stuck(self, worker: Worker) -> None:
+        """What is safe to run twice goes elsewhere; the rest is kept, for the worker's process lives.
+
+        The slots stay taken: when its loop goes on, the worker still has what it was given.
+        """
+        state = self._state
+        for hand_over in list(worker.in_hand.values()):
+            call = hand_over.call
+            if hand_over.current and self._repeatable(call) and call.unproven < state.config.delivery_cap:
+                state.wheel.drop(hand_over)
+                if state.config.overdue_slot_s is not None:
+                    state.wheel.set(hand_over, state.now + state.config.overdue_slot_s)
+                self._set_aside(hand_over)
+
+    def take_back(self, hand_over: HandOver, worker: Worker) -> None:
+        """A worker came back on a new connection, with this in its hands.
+
+        It has no delivery timeout any more, for the worker itself says that it has it.
+        """
+        state = self._state
+        call = hand_over.call
+        if hand_over.limbo:
+            state.counters.limbo_recovered += 1
+        self._let_go(hand_over)
+        hand_over.worker = worker
+        hand_over.at = state.now
+        hand_over.recalled = False
+        worker.in_hand[hand_over.token] = hand_over
+        if call.state is CallState.QUEUED:
+            state.dequeue(call)
+            state.services.settle(call.service)
+            call.state = CallState.HELD
+            call.held = hand_over
+        if not hand_over.current:
+            self._endings.overdue(hand_over)
+
+    def withdraw(self, worker: Worker, name: bytes) -> None:
+        """A worker does not offer a service after all."""
+        service = self._state.services.get(name)
+        if service is not None and service in worker.services:
+            if worker.shelf >= 0:
+                service.shelve(worker, worker.shelf, -1)
+            worker.services.remove(service)
+            service.withdraw(worker)
+            self._state.services.settle(service)
+
+    def purge_outbox(self, peer: bytes) -> None:
+        """A peer gets nothing more: undo the requests to it that have not left yet."""
+        state = self._state
+        kept: list[Frames] = []
+        dropped: list[Frames] = []
+        for message in state.outbox:
+            (dropped if message[0] == peer else kept).append(message)
+        if not dropped:
+            return
+        state.outbox.clear()
+        state.outbox.extend(kept)
+        for message in dropped:
+            hand_over = self.find(message)
+            if hand_over is not None:
+                self.undo(hand_over)
+
+    def find(self, message: Frames) -> HandOver | None:
+        """The hand-over that a message from our outbox would have made, if it is a request that still matters."""
+        state = self._state
+        try:
+            command = decode_at_worker(message[1:])
+        except RemoteProtocolError:
+            return None
+        worker = state.workers.get(message[0])
+        if not isinstance(command, WorkerRequest):
+            return None
+        token = command.address[:TOKEN_BYTES]
+        if len(command.address) > TOKEN_BYTES and not _is_run(command.address):
+            return None
+        if worker is not None and token in worker.in_hand:
+            return worker.in_hand[token]
+        return state.limbo.get(token) or state.late.find(token)
+
+
+def _next_service(worker: Worker) -> Service | None:
+    services = worker.services
+    for step in range(len(services)):
+        index = (worker.turn + step) % len(services)
+        if services[index].queue.length:
+            worker.turn = index + 1
+            return services[index]
+    return None
+
+
+def _is_run(address: bytes) -> bool:
+    try:
+        return Delivery.decode(address).kind is DeliveryKind.RUN
+    except RemoteProtocolError:
+        return False

@@ -1,0 +1,272 @@
+"""Workers: how they register, how their silence is judged, and how they go.
+
+Silence means different things. A foreign idle worker that is silent for ``timeout_s`` is forgotten without a word, so
+that its next command gets the DISCONNECT which makes it register anew. A foreign busy one may be single-threaded, as
+the Guide's are, and is judged only if it has heartbeated while busy before. One of ours heartbeats whatever its
+handlers do, so two intervals beyond the timeout it is *stuck*: its loop stands still, while libzmq still takes messages
+for it. A stuck worker keeps its place and gets no new work; what may be repeated goes elsewhere. It is *gone* only when
+a send finds it unreachable.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from brokers.delivery import Dispatcher
+from brokers.peers import ClientPeer, Worker
+from brokers.records import HandOver
+from brokers.state import BrokerState
+from reliable.wire.extension import ReadyExtension, ServiceOffer
+from reliable.wire.mdp import WorkerReady
+from reliable.wire.mmi import is_reserved
+
+__all__ = ["WorkerDesk"]
+
+_PROBE_S_PER_WORKER: Final = 0.0005
+"""Pause between two probes, for each worker: clients that come and go in crowds must not make us beat all day."""
+
+
+class WorkerDesk:
+    """Registers, watches and removes workers."""
+
+    def __init__(self, state: BrokerState, dispatcher: Dispatcher) -> None:
+        self._state = state
+        self._dispatcher = dispatcher
+
+    # --- registering ---
+
+    def register(self, peer: bytes, command: WorkerReady, client: ClientPeer | None) -> bool:
+        """A valid READY of a peer that is not registered.
+
+        Returns:
+            False if it cannot be registered: a reserved name, a limit, or an extension without a hello.
+
+        Raises:
+            RemoteProtocolError: The extension frame is malformed.
+        """
+        state = self._state
+        extension = ReadyExtension.decode(command.extension) if command.extension else None
+        offers = [ServiceOffer(command.service)] if extension is None else list(extension.services)
+        by_name = {offer.name: offer.idempotent for offer in offers}
+        names = list(by_name)
+        if (
+            state.stopped
+            or command.service not in by_name
+            or any(map(is_reserved, names))
+            or len(state.workers) >= state.config.workers_max
+            or not state.services.room_for(names)
+            or (extension is not None and (client is None or client.hello is None))
+        ):
+            return False
+        if extension is None or client is None:
+            worker = Worker(peer, command.version, state.now)
+        else:
+            worker = Worker(
+                peer,
+                command.version,
+                state.now,
+                instance=extension.instance,
+                credit=min(extension.credit, state.config.credit_max),
+                greeted_at=client.greeted_at,
+                max_message_bytes=extension.max_message_bytes,
+            )
+        for name, idempotent in by_name.items():
+            service = state.services.offer(name)
+            service.offer(worker, idempotent)
+            worker.services.append(service)
+        self._enter(worker, extension)
+        return True
+
+    def _enter(self, worker: Worker, extension: ReadyExtension | None) -> None:
+        state = self._state
+        state.workers[worker.peer] = worker
+        state.tombstones.remove(worker.peer)
+        state.counters.workers_registered += 1
+        state.wheel.set(worker.beat, state.now + state.config.heartbeat.interval_s)
+        state.wheel.set(worker.watch, state.now + self._patience_s(worker))
+        if extension is not None:
+            state.siblings.setdefault(worker.instance, {})[worker] = None
+            if extension.last_life == state.life:
+                self._recall(worker, extension.tokens)
+            self._doubt_siblings(worker)
+        self._dispatcher.serve(worker)
+
+    def _recall(self, worker: Worker, tokens: tuple[bytes, ...]) -> None:
+        """Move what a worker says it still holds to its new connection, if it was given to the same process.
+
+        A token held by an older connection proves that that one is over.
+        """
+        state = self._state
+        replaced: dict[Worker, None] = {}
+        for token in tokens:
+            if len(worker.in_hand) >= state.config.credit_max:
+                break
+            hand_over = state.limbo.get(token) or state.late.find(token)
+            for sibling in state.siblings[worker.instance]:
+                if sibling is not worker and token in sibling.in_hand:
+                    hand_over = sibling.in_hand[token]
+                    replaced[sibling] = None
+            if hand_over is not None and hand_over.instance == worker.instance:
+                self._dispatcher.take_back(hand_over, worker)
+        for sibling in replaced:
+            self.gone(sibling)
+
+    def _doubt_siblings(self, worker: Worker) -> None:
+        """A process that connects anew may have lost its older connection: no work goes there until it is heard.
+
+        The heartbeat is there to be found undeliverable, which tells the truth at once.
+        """
+        for sibling in self._state.siblings[worker.instance]:
+            if sibling is not worker:
+                sibling.held_back = True
+                sibling.reshelve()
+                self._state.heartbeat(sibling)
+
+    # --- being heard ---
+
+    def heard(self, worker: Worker) -> bool:
+        """A command of it arrived.
+
+        Returns:
+            Whether it may take work again that it could not take before; to be served after the command.
+        """
+        state = self._state
+        if state.now - worker.last_heard > state.missed_s:
+            worker.back_at = state.now
+        worker.last_heard = state.now
+        if not (worker.stuck or worker.held_back):
+            return False
+        if worker.stuck:
+            worker.stuck = False
+            worker.back_at = state.now
+            state.wheel.set(worker.watch, state.now + self._patience_s(worker))
+        worker.held_back = False
+        return True
+
+    def heartbeat(self, worker: Worker) -> None:
+        """A HEARTBEAT of it. One that comes well after a request went out shows that it beats while busy."""
+        if worker.in_hand and not worker.beats_while_busy:
+            oldest = next(iter(worker.in_hand.values()))
+            if self._state.now - oldest.at >= self._state.config.heartbeat.interval_s / 2:
+                worker.beats_while_busy = True
+
+    def _patience_s(self, worker: Worker) -> float:
+        heartbeat = self._state.config.heartbeat
+        return heartbeat.timeout_s + (2 * heartbeat.interval_s if worker.ours else 0.0)
+
+    # --- probing ---
+
+    def want_probe(self) -> None:
+        """Some connection ended: soon look which worker it was. However many end, there is one look at a time."""
+        state = self._state
+        if state.probe.bucket < 0 and state.workers:
+            pause_s = _PROBE_S_PER_WORKER * len(state.workers)
+            state.wheel.set(state.probe, max(state.now, state.probed_at + pause_s))
+
+    def probe(self) -> None:
+        """Send every worker a heartbeat: the one that is gone cannot be reached, and that tells.
+
+        7/MDP allows a HEARTBEAT at any time after READY, so this is right for foreign workers, too.
+        """
+        state = self._state
+        state.probed_at = state.now
+        state.counters.probes += 1
+        for worker in state.workers.values():
+            state.heartbeat(worker)
+
+    # --- standing deadlines ---
+
+    def beat_due(self, worker: Worker) -> None:
+        """Send a heartbeat if nothing was sent for an interval."""
+        state = self._state
+        interval_s = state.config.heartbeat.interval_s
+        if worker.last_sent + interval_s <= state.now:
+            state.heartbeat(worker)
+        state.wheel.set(worker.beat, worker.last_sent + interval_s)
+
+    def watch_due(self, worker: Worker) -> None:
+        """Judge its silence."""
+        state = self._state
+        until = worker.last_heard + self._patience_s(worker)
+        if until > state.now:
+            state.wheel.set(worker.watch, until)
+        elif worker.ours:
+            worker.stuck = True
+            worker.reshelve()
+            state.counters.workers_stuck += 1
+            self._dispatcher.retire_from_stuck(worker)
+        elif worker.in_hand and not worker.beats_while_busy:
+            state.wheel.set(worker.watch, state.now + state.config.heartbeat.interval_s)
+        else:
+            state.counters.workers_expired += 1
+            self.gone(worker)
+
+    def hand_over_due(self, hand_over: HandOver) -> None:
+        """Limbo is over, or a request was not started in time, or a run is overdue."""
+        state = self._state
+        worker = hand_over.worker
+        if hand_over.limbo:
+            del state.limbo[hand_over.token]
+            hand_over.limbo = False
+            self._dispatcher.abandon(hand_over)
+        elif hand_over.current:
+            self._not_started(hand_over)
+        elif worker.ours:
+            self._dispatcher.retire(hand_over)
+            self._dispatcher.serve(worker)
+        else:
+            self.disconnect(worker)
+
+    def _not_started(self, hand_over: HandOver) -> None:
+        """One of ours has not said that it started. If it heartbeats, it does not have the request."""
+        state = self._state
+        worker = hand_over.worker
+        since = max(hand_over.at, worker.back_at)
+        timeout_s = state.config.delivery_timeout_s
+        if worker.stuck or state.now - worker.last_heard > state.missed_s:
+            state.wheel.set(hand_over, state.now + state.config.heartbeat.interval_s)
+        elif since + timeout_s > state.now:
+            state.wheel.set(hand_over, since + timeout_s)
+        else:
+            state.counters.delivery_timeouts += not hand_over.recalled
+            worker.held_back = True
+            self._dispatcher.recall(hand_over)
+            worker.reshelve()
+
+    def stalled(self, gap_s: float) -> None:
+        """We stood still: nobody's silence meanwhile counts."""
+        now = self._state.now
+        for worker in self._state.workers.values():
+            worker.last_heard = min(now, worker.last_heard + gap_s)
+
+    # --- going ---
+
+    def disconnect(self, worker: Worker) -> None:
+        """Remove it, with one DISCONNECT."""
+        self.gone(worker)
+        self._state.tell_to_go(worker.peer, worker.version)
+
+    def gone(self, worker: Worker) -> None:
+        """Remove it without a word, and see to what it held."""
+        state = self._state
+        state.counters.workers_gone += 1
+        state.wheel.drop(worker.beat)
+        state.wheel.drop(worker.watch)
+        worker.held_back = True
+        worker.reshelve()
+        self._dispatcher.purge_outbox(worker.peer)
+        del state.workers[worker.peer]
+        if worker.ours:
+            siblings = state.siblings[worker.instance]
+            del siblings[worker]
+            if not siblings:
+                del state.siblings[worker.instance]
+        for service in worker.services:
+            service.withdraw(worker)
+        in_hand = list(worker.in_hand.values())
+        worker.in_hand.clear()
+        for hand_over in in_hand:
+            self._dispatcher.lost(hand_over)
+        for service in worker.services:
+            state.services.settle(service)
+        worker.services = []
