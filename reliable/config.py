@@ -42,7 +42,8 @@ class Backoff:
 
     initial_s: float = attrs.field(default=0.05, validator=_positive)
     """Upper bound of the first wait."""
-    factor: float = attrs.field(default=2.0, validator=validators.ge(1.0))
+    factor: float = attrs.field(default=2.0, validator=validators.and_(validators.ge(1.0), validators.le(1000.0)))
+    """What the bound grows by from one wait to the next, 1 to 1000."""
     delay_s_max: float = attrs.field(default=2.0, validator=_positive)
     """No wait is longer."""
 

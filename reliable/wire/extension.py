@@ -21,28 +21,32 @@ against t1, so that it errs to the past: it guards against repeating, and there 
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import struct
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
 import msgspec
 
 from reliable.errors import Outcome, RemoteProtocolError
 from reliable.status import Status
+from reliable.wire.kinds import CallFlag, CallKind, DeliveryKind, GiveBackReason, Place, ReportKind, Role
+from reliable.wire.values import value
 
 __all__ = [
     "BROKER_FEATURES",
     "CALL_ID_BYTES",
     "CONTROL_TOKEN",
+    "DIGEST_BYTES",
+    "FEATURE_CALLS",
+    "FEATURE_SHARED_SESSIONS",
     "HELLO_SERVICE",
     "INSTANCE_BYTES",
     "LIFE_BYTES",
     "MAGIC",
     "NO_LIFE",
     "TOKEN_BYTES",
+    "TRACE_BYTES_MAX",
     "AnswerFrame",
     "CallFlag",
     "CallFrame",
@@ -64,7 +68,8 @@ __all__ = [
 ]
 
 MAGIC: Final = b"RLX\x01"
-"""Three letters and the version of the layout. It opens every frame of this module except the hello's answer."""
+"""Three letters and the version of the layout. It opens every frame of this module, but for the hello's answer, and for
+deliveries and reports, where it stands behind the token."""
 CALL_ID_BYTES: Final = 16
 INSTANCE_BYTES: Final = 16
 LIFE_BYTES: Final = 8
@@ -82,98 +87,6 @@ FEATURE_SHARED_SESSIONS: Final = 2
 BROKER_FEATURES: Final = FEATURE_CALLS | FEATURE_SHARED_SESSIONS
 
 
-class CallKind(enum.IntEnum):
-    """What a client asks of the broker about a call."""
-
-    SUBMIT = 1
-    """Run it, or join what is known of it under the same id."""
-    ATTACH = 2
-    """Answer from the record only; never dispatch. A miss leaves a fence against attempts up to this one."""
-    CANCEL = 3
-
-
-class CallFlag(enum.IntFlag):
-    """Flags of a call frame and of a delivery. Neither idempotency flag set means that the caller did not say."""
-
-    NONE = 0
-    IDEMPOTENT = 1
-    NOT_IDEMPOTENT = 2
-    HEDGE = 4
-    DURABLE = 8
-    WANTS_PROGRESS = 16
-    FAIL_FAST = 32
-    REPEAT = 64
-    """An earlier attempt, at another broker or life, may have run. A service that vetoes repeating refuses."""
-
-
-class Place(enum.IntEnum):
-    """Where a call was when the broker answered; the "last known state" of a caller's story."""
-
-    UNSAID = 0
-    QUEUED = 1
-    QUEUED_NO_WORKER = 2
-    """Queued, and no worker offers the service."""
-    DELIVERED = 3
-    """Handed to a worker that has not said that it started."""
-    RUNNING = 4
-    STUCK = 5
-    """With a worker whose process lives and whose loop is silent."""
-    LIMBO = 6
-    """With a worker that is out of sight and may still come back."""
-    ENDED = 7
-
-
-class Role(enum.IntEnum):
-    """Who says hello."""
-
-    CLIENT = 1
-    WORKER = 2
-
-
-class DeliveryKind(enum.IntEnum):
-    """What a broker tells one of our workers inside a REQUEST."""
-
-    RUN = 0x10
-    CANCEL = 0x11
-    CREDIT_ACK = 0x12
-    """The broker has seen the worker's CREDIT report; with credit 0 nothing more will come."""
-
-
-class ReportKind(enum.IntEnum):
-    """What one of our workers tells the broker inside a REPLY (FINAL or PARTIAL in MDP 0.2)."""
-
-    RESULT = 0x20
-    """The handler's reply; final."""
-    ERROR = 0x21
-    """Body: name of the error's type, its text; final."""
-    PARTIAL = 0x22
-    STARTED = 0x23
-    PROGRESS = 0x24
-    GIVE_BACK = 0x25
-    """It never started here; final. ``Report.detail`` is a ``GiveBackReason``."""
-    CREDIT = 0x26
-    """With the control token: ``Report.detail`` requests at once from now on."""
-
-    @property
-    def final(self) -> bool:
-        """Whether this report frees the worker's slot and ends the token."""
-        return self in _FINAL_REPORTS
-
-
-_FINAL_REPORTS: Final = frozenset({ReportKind.RESULT, ReportKind.ERROR, ReportKind.GIVE_BACK})
-
-
-class GiveBackReason(enum.IntEnum):
-    """Why a worker gave a request back unstarted."""
-
-    DRAINING = 0
-    EXPIRED = 1
-    CANCELLED = 2
-    NO_SUCH_SERVICE = 3
-    FULL = 4
-    BAD_DELIVERY = 5
-
-
 def is_extension(frame: bytes) -> bool:
     """Whether a frame in front of a delimiter is one of ours."""
     return frame[:4] == MAGIC
@@ -185,8 +98,8 @@ def make_token(life: bytes, counter: int) -> bytes:
 
 
 def body_digest(service: bytes, body: Sequence[bytes]) -> bytes:
-    """16 bytes that differ if service or body differ; frame borders count."""
-    digest = hashlib.blake2b(service, digest_size=DIGEST_BYTES)
+    """16 bytes that differ if service or body differ: BLAKE2b over each frame behind its length in 8 bytes."""
+    digest = hashlib.blake2b(len(service).to_bytes(8, "big") + service, digest_size=DIGEST_BYTES)
     for frame in body:
         digest.update(len(frame).to_bytes(8, "big"))
         digest.update(frame)
@@ -201,7 +114,7 @@ def _require(ok: bool, what: str) -> None:
 _CALL: Final = struct.Struct(">4sBBH16s16s8sqq16sB")
 
 
-@attrs.frozen
+@value
 class CallFrame:
     """Client → broker, one frame in front of the delimiter.
 
@@ -257,7 +170,7 @@ class CallFrame:
         _require(len(frame) == _CALL.size + size, "call frame has a wrong length")
         return cls(
             _CALL_KINDS[kind],
-            CallFlag(flags),
+            _FLAGS[flags],
             attempt,
             call_id,
             client,
@@ -270,11 +183,16 @@ class CallFrame:
 
 
 _CALL_KINDS: Final = {int(kind): kind for kind in CallKind}
+_FLAGS: Final = tuple(CallFlag(flags) for flags in range(128))
+_STATUSES: Final = {int(status): status for status in Status}
+_OUTCOMES: Final = {int(outcome): outcome for outcome in Outcome}
+_PLACES: Final = {int(place): place for place in Place}
+_BOOLS: Final = (False, True)
 _ANSWER_KIND: Final = 0x80
 _ANSWER: Final = struct.Struct(">4sBBH16s8sBBHIB")
 
 
-@attrs.frozen
+@value
 class AnswerFrame:
     """Broker → client, one frame in front of the delimiter.
 
@@ -321,23 +239,33 @@ class AnswerFrame:
         _require(len(frame) == _ANSWER.size, "answer frame has a wrong length")
         magic, kind, status, attempt, call_id, life, outcome, place, deliveries, retry, idem = _ANSWER.unpack(frame)
         _require(magic == MAGIC and kind == _ANSWER_KIND, "not an answer frame")
-        try:
-            return cls(
-                Status(status), attempt, call_id, life, Outcome(outcome), Place(place), deliveries, retry, bool(idem)
-            )
-        except ValueError as error:
-            raise RemoteProtocolError(f"answer frame: {error}") from None
+        _require(
+            status in _STATUSES and outcome in _OUTCOMES and place in _PLACES and idem < 2,
+            "answer frame has a status, outcome or place that does not exist",
+        )
+        return cls(
+            _STATUSES[status],
+            attempt,
+            call_id,
+            life,
+            _OUTCOMES[outcome],
+            _PLACES[place],
+            deliveries,
+            retry,
+            _BOOLS[idem],
+        )
 
 
 _DELIVERY: Final = struct.Struct(">16s4sBBHH16s16sq16sB")
 
 
-@attrs.frozen
+@value
 class Delivery:
     """Broker → our worker, in place of the client address.
 
     Layout: token 16, magic 4, kind 1, flags 1, attempt 2, delivery 2, call id 16, client instance 16, deadline 8,
-    digest 16, length of the trace context 1, trace context.
+    digest 16, length of the trace context 1, trace context, and to the frame's end the name of the service. MDP itself
+    does not tell a worker which service is meant; a worker with one service may do without.
     """
 
     token: bytes
@@ -352,6 +280,8 @@ class Delivery:
     """Since this session's hello: the broker counts from its receipt, the worker from the answer's arrival (t1)."""
     digest: bytes = bytes(DIGEST_BYTES)
     trace: bytes = b""
+    service: bytes = b""
+    """Set for ``RUN``; empty: the first service of the worker."""
 
     def encode(self) -> bytes:
         """The frame."""
@@ -370,6 +300,7 @@ class Delivery:
                 len(self.trace),
             )
             + self.trace
+            + self.service
         )
 
     @classmethod
@@ -384,18 +315,20 @@ class Delivery:
             frame
         )
         _require(magic == MAGIC and kind in _DELIVERY_KINDS and flags < 128, "not a delivery")
-        _require(len(frame) == _DELIVERY.size + size, "delivery has a wrong length")
+        end = _DELIVERY.size + size
+        _require(end <= len(frame) <= end + 255, "delivery has a wrong length")
         return cls(
             token,
             _DELIVERY_KINDS[kind],
-            CallFlag(flags),
+            _FLAGS[flags],
             attempt,
             delivery,
             call_id,
             client,
             deadline,
             digest,
-            frame[_DELIVERY.size :],
+            frame[_DELIVERY.size : end],
+            frame[end:],
         )
 
 
@@ -403,7 +336,7 @@ _DELIVERY_KINDS: Final = {int(kind): kind for kind in DeliveryKind}
 _REPORT: Final = struct.Struct(">16s4sBBH")
 
 
-@attrs.frozen
+@value
 class Report:
     """Our worker → broker, in place of the client address.
 
@@ -430,8 +363,8 @@ class Report:
         """
         _require(len(frame) == _REPORT.size, "report has a wrong length")
         token, magic, kind, executed, detail = _REPORT.unpack(frame)
-        _require(magic == MAGIC and kind in _REPORT_KINDS, "not a report")
-        return cls(token, _REPORT_KINDS[kind], bool(executed), detail)
+        _require(magic == MAGIC and kind in _REPORT_KINDS and executed < 2, "not a report")
+        return cls(token, _REPORT_KINDS[kind], _BOOLS[executed], detail)
 
 
 _REPORT_KINDS: Final = {int(kind): kind for kind in ReportKind}
@@ -440,7 +373,7 @@ _HELLO: Final = struct.Struct(">4sBB16sQ")
 _FEATURES: Final = struct.Struct(">IBB")
 
 
-@attrs.frozen
+@value
 class Hello:
     """Client or worker → broker: the one body frame of an ``mmi.reliable`` request.
 
@@ -468,7 +401,7 @@ class Hello:
         return cls(Role(role), instance, size)
 
 
-@attrs.frozen
+@value
 class HelloAnswer:
     """Broker → client or worker: the frames behind ``200`` in the answer.
 
@@ -530,7 +463,7 @@ _READY_ENCODER: Final = msgspec.msgpack.Encoder()
 _READY_DECODER: Final = msgspec.msgpack.Decoder(_Ready)
 
 
-@attrs.frozen
+@value
 class ReadyExtension:
     """Our worker → broker: one frame behind the service of READY.
 
@@ -565,7 +498,7 @@ class ReadyExtension:
         _require(frame[:5] == _READY_PREFIX, "not a ready extension")
         try:
             ready = _READY_DECODER.decode(frame[5:])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:  # the second for arrays nested by the thousand
             raise RemoteProtocolError(f"ready extension: {error}") from None
         _require(
             len(ready.instance) == INSTANCE_BYTES

@@ -24,6 +24,7 @@ import attrs
 from reliable.errors import RemoteProtocolError
 from reliable.types import Frames
 from reliable.wire.extension import is_extension
+from reliable.wire.values import value
 
 __all__ = [
     "SERVICE_BYTES_MAX",
@@ -79,7 +80,7 @@ _C2_PARTIAL: Final = b"\2"
 _C2_FINAL: Final = b"\3"
 
 
-@attrs.frozen
+@value
 class ClientRequest:
     """Client → broker. 0.1: ``stack | "" | MDPC01 | service | body``; 0.2: ``MDPC02 | 01 | service | body``."""
 
@@ -96,7 +97,7 @@ class ClientRequest:
         return [*front, b"MDPC02", _C2_REQUEST, self.service, *self.body]
 
 
-@attrs.frozen
+@value
 class ClientReply:
     """Broker → client: REPLY of 0.1 (always final), PARTIAL or FINAL of 0.2."""
 
@@ -115,7 +116,7 @@ class ClientReply:
         return [*front, b"MDPC02", code, self.service, *self.body]
 
 
-@attrs.frozen
+@value
 class WorkerReady:
     """Worker → broker: registers for a service. ``extension`` is the extra frame of our own workers, or empty."""
 
@@ -130,7 +131,7 @@ class WorkerReady:
         return [*codes.prefix, codes.worker_header, codes.ready, self.service, *extra]
 
 
-@attrs.frozen
+@value
 class WorkerRequest:
     """Broker → worker. ``address`` is opaque to the worker and comes back in the reply."""
 
@@ -144,7 +145,7 @@ class WorkerRequest:
         return [*codes.prefix, codes.worker_header, codes.request, self.address, b"", *self.body]
 
 
-@attrs.frozen
+@value
 class WorkerReply:
     """Worker → broker: REPLY of 0.1 (always final), PARTIAL or FINAL of 0.2."""
 
@@ -162,7 +163,7 @@ class WorkerReply:
         return [*codes.prefix, codes.worker_header, code, self.address, b"", *self.body]
 
 
-@attrs.frozen
+@value
 class WorkerHeartbeat:
     """Both ways."""
 
@@ -174,7 +175,7 @@ class WorkerHeartbeat:
         return [*codes.prefix, codes.worker_header, codes.heartbeat]
 
 
-@attrs.frozen
+@value
 class WorkerDisconnect:
     """Both ways."""
 
@@ -217,37 +218,36 @@ def decode_at_broker(frames: Sequence[bytes]) -> ClientRequest | WorkerCommand |
     if first == b"MDPW02":
         return _worker_command(frames, 1, _V2)
     if first == b"MDPC02":
-        return _request_02(frames, 0)
+        return _request_02(frames, 0, 0)
     if first == b"":
         if len(frames) == 1:
             return None
         if frames[1] == b"MDPW01":
             return _worker_command(frames, 2, _V1)
         if frames[1] == b"MDPC01":
-            return _request_01(frames, 0)
+            return _request(Version.MDP01, frames, 0, 2)
         raise RemoteProtocolError("unknown header behind the empty frame")
     return _stacked_request(frames)
 
 
 def _stacked_request(frames: Sequence[bytes]) -> ClientRequest:
-    for index in range(1, min(len(frames) - 1, STACK_FRAMES_MAX + 1)):
-        if frames[index] == b"":
-            if frames[index + 1] == b"MDPC01":
-                return _request_01(frames, index)
-            if frames[index + 1] == b"MDPC02" and is_extension(frames[index - 1]):
-                return _request_02(frames, index + 1)
+    index = 1
+    for frame in frames[1:STACK_FRAMES_MAX]:
+        if not frame:
             break
+        index += 1
+    header = frames[index + 1] if len(frames) > index + 1 else b""
+    if header == b"MDPC02" and not frames[index] and is_extension(frames[index - 1]):
+        return _request_02(frames, index, index + 1)
+    if header == b"MDPC01" and not frames[index]:
+        return _request(Version.MDP01, frames, index, index + 2)
     raise RemoteProtocolError("unknown header")
 
 
-def _request_01(frames: Sequence[bytes], delimiter: int) -> ClientRequest:
-    return _request(Version.MDP01, frames, delimiter, delimiter + 2)
-
-
-def _request_02(frames: Sequence[bytes], header: int) -> ClientRequest:
-    if frames[header + 1 : header + 2] != [_C2_REQUEST]:
+def _request_02(frames: Sequence[bytes], stack_end: int, header: int) -> ClientRequest:
+    if len(frames) <= header + 1 or frames[header + 1] != _C2_REQUEST:
         raise RemoteProtocolError("client command is not REQUEST")
-    return _request(Version.MDP02, frames, max(header - 1, 0), header + 2)
+    return _request(Version.MDP02, frames, stack_end, header + 2)
 
 
 def _request(version: Version, frames: Sequence[bytes], stack_end: int, service: int) -> ClientRequest:

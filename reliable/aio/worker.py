@@ -1,0 +1,335 @@
+"""The asyncio worker: coroutine handlers are tasks, plain functions run in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+import attrs
+
+from reliable.aio.pump import LoopDriver, LoopWait
+from reliable.config import WorkerConfig
+from reliable.engine.worker import WorkerCounters, WorkerEngine, WorkerSnapshot
+from reliable.handling import Handler, HandlerFunction, WorkerSetup, job_error, run_coroutine, run_function
+from reliable.payload import MSGPACK, Codec
+from reliable.protocol.events import (
+    CancelJob,
+    Drain,
+    JobError,
+    JobFinished,
+    JobProgress,
+    StartJob,
+    WorkerEffect,
+    WorkerEvent,
+    WorkerStopped,
+)
+from reliable.request import Request
+from reliable.threads import HandlerThreads
+from reliable.transport import LinkTable
+from reliable.types import Frames, Observer
+
+__all__ = ["AsyncWorker"]
+
+FunctionT = TypeVar("FunctionT", bound=HandlerFunction)
+
+_TASKS_END_S: Final = 1.0
+_THREADS_END_S: Final = 0.2
+
+
+class _Run:
+    """One life of a worker on the running loop."""
+
+    def __init__(self, setup: WorkerSetup, turned: Callable[[], None]) -> None:
+        self._setup = setup
+        self.engine: WorkerEngine = setup.engine()
+        self.over: asyncio.Future[WorkerStopped | None] = asyncio.get_running_loop().create_future()
+        """Ends with what the engine said, with None if the worker shall end at once, or with the engine's failure."""
+
+        def make_links(wait: LoopWait) -> LinkTable:
+            config = setup.config
+            return LinkTable(config.transport, wait, wait.wake, message_bytes_max=config.limits.message_bytes_max)
+
+        self._driver: LoopDriver[WorkerEvent, WorkerEffect] = LoopDriver(
+            self.engine, self._perform, self._fail, make_links, turned
+        )
+        self._threads = HandlerThreads(setup.config.concurrency, "reliable-handler")
+        self._running: dict[int, Request] = {}
+        self._tasks: dict[int, asyncio.Task[Frames | JobError]] = {}
+
+    def start(self) -> None:
+        self.engine.start(time.monotonic())
+        self._driver.turn()
+
+    def post(self, event: WorkerEvent) -> None:
+        """Feed the engine, in the loop's thread."""
+        if isinstance(event, JobFinished):
+            self._running.pop(event.job, None)
+            self._tasks.pop(event.job, None)
+        if not self.over.done():
+            self._driver.handle(event)
+
+    def post_soon(self, event: WorkerEvent) -> None:
+        """The same from any thread; after the loop's end it is nobody's business any more."""
+        with contextlib.suppress(RuntimeError):
+            self._driver.loop.call_soon_threadsafe(self.post, event)
+
+    def end_now(self) -> None:
+        """End without a drain."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.over.done():
+            self.over.set_exception(error)
+
+    def _perform(self, effect: WorkerEffect) -> None:
+        if isinstance(effect, StartJob):
+            self._start_job(effect)
+        elif isinstance(effect, CancelJob):
+            if effect.job in self._running:
+                self._running[effect.job].cancel()
+            if effect.job in self._tasks:
+                self._tasks[effect.job].cancel()
+        else:
+            assert isinstance(effect, WorkerStopped), effect
+            if not self.over.done():
+                self.over.set_result(effect)
+
+    def _start_job(self, job: StartJob) -> None:
+        number = job.job
+        request = Request(job, lambda body: self.post_soon(JobProgress(number, body)))
+        self._running[number] = request
+        handler = self._setup.services.find(job.service)
+        if handler is not None and handler.is_coroutine:
+            task = self._driver.loop.create_task(run_coroutine(handler, self._setup.codec, job, request))
+            self._tasks[number] = task
+            task.add_done_callback(functools.partial(self._on_task_done, number))
+        else:
+            self._threads.run(functools.partial(self._run_in_thread, handler, job, request))
+
+    def _on_task_done(self, job: int, task: asyncio.Task[Frames | JobError]) -> None:
+        """Whatever became of the task: one that is cancelled before its first step never gets to say so itself."""
+        if task.cancelled():
+            result: Frames | JobError = JobError("CancelledError", "cancelled before it began", executed=False)
+        else:
+            error = task.exception()
+            result = task.result() if error is None else job_error(error)
+        self.post(JobFinished(job, result))
+
+    def _run_in_thread(self, handler: Handler | None, job: StartJob, request: Request) -> None:
+        result: Frames | JobError = JobError("InternalError", "the handler's thread ended without a result")
+        try:
+            result = run_function(handler, self._setup.codec, job, request)
+        finally:
+            self.post_soon(JobFinished(job.job, result))
+
+    @property
+    def unfinished(self) -> int:
+        """Handlers that have not returned."""
+        return len(self._running)
+
+    async def close(self) -> None:
+        """Cancel tasks, leave threads that still run to themselves, and give everything else back."""
+        if not self.over.done():
+            self.over.cancel()
+        for request in self._running.values():
+            request.cancel()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_TASKS_END_S)
+        await self._driver.close()
+        self._threads.close(0.0 if self._running else _THREADS_END_S)
+
+
+class AsyncWorker:
+    """Offers services at one or more brokers; coroutine handlers run as tasks, plain functions in threads.
+
+    Args:
+        brokers: Addresses to register with, all of them; may also be set as ``worker.brokers`` before ``run``.
+        concurrency: Handlers that run at once, which also bounds how many requests are taken. Not given:
+            ``config.concurrency``, 1.
+        config: All settings.
+        codec: How typed handlers get their arguments and give their results.
+        observer: Is told of links and drops; called in the loop, so it must not block.
+
+    Raises:
+        ValueError: An address that cannot be read, or a concurrency out of range.
+    """
+
+    def __init__(
+        self,
+        *brokers: str,
+        concurrency: int | None = None,
+        config: WorkerConfig | None = None,
+        codec: Codec = MSGPACK,
+        observer: Observer | None = None,
+    ) -> None:
+        self._setup = WorkerSetup(brokers, concurrency, config, codec, observer)
+        self._run: _Run | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready = asyncio.Event()
+        self._stop_timeout: float | None = None
+        """Seconds to drain, once somebody asked to stop."""
+        self._draining = False
+
+    @property
+    def brokers(self) -> list[str]:
+        """Addresses to register with; changes count at the next ``run``."""
+        return self._setup.brokers
+
+    @brokers.setter
+    def brokers(self, brokers: list[str]) -> None:
+        self._setup.brokers = list(brokers)
+
+    @property
+    def concurrency(self) -> int:
+        """Handlers that run at once; changes count at the next ``run``."""
+        return self._setup.config.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        self._setup.config = attrs.evolve(self._setup.config, concurrency=concurrency)
+
+    @property
+    def services(self) -> list[str]:
+        """Names of the services, in order of registration."""
+        return [offer.name.decode() for offer in self._setup.services.offers()]
+
+    def service(
+        self, name: str, *, idempotent: bool | None = None, raw: bool = False
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Decorate a function or coroutine function as the handler of a service.
+
+        Args:
+            name: 1 to 255 printable ASCII characters without spaces.
+            idempotent: True: may run more than once, even at the same time, so that a lost reply or worker costs a
+                repetition instead of an error. False: must not, whatever callers say. None: as the caller says.
+            raw: The handler gets the frames of the body as ``bytes`` arguments, and returns ``bytes`` or a list of
+                them. Otherwise it gets and returns values by the worker's codec.
+
+        Raises:
+            ValueError: A bad name, or one that is taken.
+            TypeError: Not a function.
+        """
+
+        def register(function: FunctionT) -> FunctionT:
+            self._setup.services.add(name, function, idempotent=idempotent, raw=raw)
+            return function
+
+        return register
+
+    async def run(self) -> int:
+        """Register with the brokers and work until stopped, by ``stop``, SIGTERM or SIGINT.
+
+        In the main thread the two signals are caught: the first drains, as ``stop`` does, a second one ends at once.
+        Cancelling the task that runs this ends at once too.
+
+        Returns:
+            How many handlers were still running at the end; 0 after a clean drain.
+
+        Raises:
+            ValueError: No broker or no service.
+            RuntimeError: It is running already.
+        """
+        if self._run is not None:
+            raise RuntimeError("the worker is running already")
+        run = self._run = _Run(self._setup, self._tell_ready)
+        self._loop = asyncio.get_running_loop()
+        try:
+            with self._signals(self._loop):
+                run.start()
+                self._drain_if_asked()
+                stopped = await run.over
+                unfinished = run.unfinished if stopped is None else stopped.unfinished
+        finally:
+            self._run = self._loop = None
+            self._ready.clear()
+            self._stop_timeout, self._draining = None, False
+            await run.close()
+        return unfinished
+
+    def _drain_if_asked(self) -> None:
+        if self._run is not None and self._stop_timeout is not None and not self._draining:
+            self._draining = True
+            self._run.post(Drain(time.monotonic() + self._stop_timeout))
+
+    def _tell_ready(self) -> None:
+        if self._run is not None and self._run.engine.registered > 0:
+            self._ready.set()
+        else:
+            self._ready.clear()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Ask ``run`` to end: take nothing new, finish what runs, say goodbye. From any thread; returns at once.
+
+        Args:
+            timeout: Seconds that running handlers get; None is ``config.drain_timeout_s``, 10 s.
+        """
+        if timeout is not None and not 0 <= timeout < math.inf:
+            raise ValueError(f"a drain takes zero or more seconds, not {timeout!r}")
+        self._stop_timeout = self._setup.config.drain_timeout_s if timeout is None else timeout
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._drain_if_asked)
+
+    async def wait_ready(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as in Worker
+        """Wait until the worker is registered with at least one broker.
+
+        Args:
+            timeout: Seconds; None is no limit.
+
+        Returns:
+            Whether it is.
+        """
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def stats(self) -> WorkerCounters | None:
+        """What the worker did since ``run`` began; None if it is not running."""
+        return None if self._run is None else self._run.engine.counters
+
+    def snapshot(self) -> WorkerSnapshot | None:
+        """What it holds; None if it is not running."""
+        return None if self._run is None else self._run.engine.snapshot()
+
+    def __repr__(self) -> str:
+        services = " ".join(offer.name.decode() for offer in self._setup.services.offers())
+        return f"<{type(self).__name__} {services} at {' '.join(self.brokers)}>"
+
+    # --- signals ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Catch SIGTERM and SIGINT while running, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        old = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _on_signal(self) -> None:
+        if self._stop_timeout is None:
+            self.stop()
+        elif self._run is not None:
+            self._run.end_now()

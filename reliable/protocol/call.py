@@ -1,0 +1,572 @@
+"""The machine of one call: what may be sent next, and when it is over.
+
+    Waiting ──Grant──▶ Asked ──reply, final error, deadline, cancel──▶ Ended
+       ▲                 │
+       └──refused, lost, not sent──┘
+
+The rules ("who may repeat what", client rows):
+
+1. A call is sent again anywhere if every copy of it is proven to have run nowhere.
+2. If a copy may have run and the call is *safe* (declared idempotent), it is sent again anywhere; the flag REPEAT tells
+   a broker that cannot know it that the work may have run elsewhere.
+3. If a copy may have run and the call is not safe, only the same life of the same broker is asked, with ATTACH, which
+   never dispatches. Another life ends the call with outcome UNKNOWN, since that broker's records are gone.
+4. After a part of the reply was given to the caller nothing is sent again that could run it.
+5. An OK or a handler's error ends the call whichever attempt it answers. Any other final status ends the attempt that
+   it answers, and the call only if it comes from the life that was asked last.
+6. Asking again on the same link is free of risk and nearly of cost, so silence is first answered with one ATTACH. Only
+   if that stays silent too, and nothing else was heard on the link either, is the link suspect.
+
+What is sent on which link is decided by the engine, which says so with ``Grant``; whether, when and as what is decided
+here. Everything is pure: time and jitter are arguments, a step gives a new state and orders.
+
+Left out: hedging, retry budgets, circuit breakers; they would add further reasons to grant, not further states.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias, assert_never
+
+import attrs
+
+from reliable.config import ClientConfig
+from reliable.errors import LocalProtocolError, Outcome
+from reliable.protocol import call_endings as endings
+from reliable.protocol.call_endings import Ended as Ended
+from reliable.protocol.call_facts import ATTEMPT_MAX, Call, Past
+from reliable.status import STATUS_TABLE, Retry, Status
+from reliable.types import Frames
+from reliable.wire.extension import AnswerFrame, CallKind, Place
+
+__all__ = [
+    "Answered",
+    "Asked",
+    "CallEvent",
+    "CallState",
+    "Deliver",
+    "GiveUp",
+    "Grant",
+    "Lost",
+    "Missed",
+    "NoBroker",
+    "NotSent",
+    "Only",
+    "Order",
+    "Suspect",
+    "Tick",
+    "Transmit",
+    "Waiting",
+    "may_submit",
+    "step",
+]
+
+_DELAY_S_MIN = 0.01
+"""Full jitter may come out as nothing; a wait of nothing would let a fast refusal and its retry spin."""
+
+# --- states ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Only:
+    """The one life that may be asked, and where it was last seen."""
+
+    address: str
+    life: bytes
+
+
+@attrs.frozen
+class Waiting:
+    """Nothing that was sent can be waited for; it is sent when a link is there, not before ``not_before``.
+
+    Attributes:
+        only: Set if a copy may have run and the call is not safe: it is attached there or nowhere.
+        avoid: Addresses that refused it in this round, while others have not been asked.
+    """
+
+    past: Past
+    not_before: float
+    only: Only | None = None
+    avoid: frozenset[str] = frozenset()
+
+
+@attrs.frozen
+class Asked:
+    """The newest attempt is out on ``link``.
+
+    Attributes:
+        asked_at: When it was sent.
+        silent_at: When it counts as silent; each answer about the call moves it.
+        heard: The broker has answered it, if only with "still queued" or "still running".
+        probe: It is the question after a silence.
+    """
+
+    past: Past
+    link: int
+    address: str
+    life: bytes
+    kind: CallKind
+    asked_at: float
+    silent_at: float
+    heard: bool = False
+    probe: bool = False
+    avoid: frozenset[str] = frozenset()
+
+
+CallState: TypeAlias = Waiting | Asked | Ended
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Grant:
+    """It may be sent on this link now. ``bytes_max`` is the largest message the broker takes, 0 for any."""
+
+    link: int
+    address: str
+    life: bytes
+    bytes_max: int = 0
+
+
+@attrs.frozen
+class Answered:
+    """The broker said something about it.
+
+    Attributes:
+        life: The life that the link was opened to.
+        elsewhere: Whether another broker that has not refused this call could be asked.
+    """
+
+    life: bytes
+    answer: AnswerFrame
+    body: Frames
+    elsewhere: bool = False
+
+
+@attrs.frozen
+class NotSent:
+    """The socket did not take this attempt."""
+
+    attempt: int
+
+
+@attrs.frozen
+class Lost:
+    """A link is over; what was outstanding on it may have run."""
+
+    link: int
+    why: str
+
+
+@attrs.frozen
+class Missed:
+    """A try to reach ``address`` failed. ``foreign``: something answers there, but it is no broker of ours."""
+
+    address: str
+    why: str
+    foreign: bool = False
+    elsewhere: bool = False
+
+
+@attrs.frozen
+class NoBroker:
+    """There is no broker in the list that could take any call."""
+
+    reach: str
+
+
+@attrs.frozen
+class Tick:
+    """Time went on. ``link_heard`` is when the link that it is on last carried an answer about any call."""
+
+    link_heard: float = -math.inf
+    reach: str = ""
+
+
+@attrs.frozen
+class GiveUp:
+    """The caller cancels it."""
+
+    why: str
+
+
+CallEvent: TypeAlias = Grant | Answered | NotSent | Lost | Missed | NoBroker | Tick | GiveUp
+
+# --- orders ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Transmit:
+    """Send this about the call. ``repeat`` sets the flag of that name."""
+
+    link: int
+    kind: CallKind
+    attempt: int
+    repeat: bool = False
+
+
+@attrs.frozen
+class Suspect:
+    """Nothing can be expected of this link any more: close it and report it as lost to every call on it."""
+
+    link: int
+    why: str
+
+
+@attrs.frozen
+class Deliver:
+    """Give this to the caller although the call goes on."""
+
+    body: Frames
+    partial: bool
+
+
+Order: TypeAlias = Transmit | Suspect | Deliver
+_Step: TypeAlias = tuple[CallState, tuple[Order, ...]]
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+def step(call: Call, state: CallState, event: CallEvent, config: ClientConfig, now: float, u: float = 0.0) -> _Step:
+    """The next state of a call and what to do.
+
+    Args:
+        u: Jitter in [0, 1) for the wait that this event may start.
+
+    Raises:
+        LocalProtocolError: A grant for a call that waits for none, or one that would break rule 3.
+    """
+    match state:
+        case Waiting():
+            return _waiting(call, state, event, config, now, u)
+        case Asked():
+            return _asked(call, state, event, config, now, u)
+        case Ended():
+            if isinstance(event, Grant):
+                raise LocalProtocolError("a call that is over was granted a link")
+            return state, ()
+        case _:
+            assert_never(state)
+
+
+def may_submit(call: Call, past: Past) -> bool:
+    """Whether another copy may be sent (rules 1, 2 and 4)."""
+    return not past.may_have_run or (call.safe and not past.partial)
+
+
+def _waiting(call: Call, state: Waiting, event: CallEvent, config: ClientConfig, now: float, u: float) -> _Step:
+    match event:
+        case Grant():
+            return _grant(call, state, event, config, now)
+        case Answered():
+            return _answered_while_waiting(call, state, event, now)
+        case NotSent():
+            return _freed(call, attrs.evolve(state, past=state.past.never_left(event.attempt))), ()
+        case Missed():
+            return _missed(call, state, event, config, now, u), ()
+        case NoBroker():
+            return (state if state.only else endings.no_broker(call, state.past, now, event.reach)), ()
+        case Tick():
+            over = call.deadline is not None and now >= call.deadline
+            return (endings.at_deadline(call, state.past, now, event.reach) if over else state), ()
+        case GiveUp():
+            return endings.abandoned(call, state.past, now, event.why), ()
+        case Lost():
+            return state, ()
+        case _:
+            assert_never(event)
+
+
+def _asked(call: Call, state: Asked, event: CallEvent, config: ClientConfig, now: float, u: float) -> _Step:
+    match event:
+        case Grant():
+            raise LocalProtocolError("a call with an attempt outstanding was granted a link")
+        case Answered():
+            return _answered(call, state, event, config, now, u)
+        case NotSent():
+            return _not_sent(call, state, event, config, now, u), ()
+        case Lost():
+            return (_lost(call, state, event, config, now, u) if event.link == state.link else state), ()
+        case Tick():
+            return _time_passed(call, state, event, config, now)
+        case GiveUp():
+            cancel = Transmit(state.link, CallKind.CANCEL, state.past.attempts)
+            return endings.abandoned(call, state.past, now, event.why), (cancel,)
+        case Missed() | NoBroker():
+            return state, ()
+        case _:
+            assert_never(event)
+
+
+# --- sending --------------------------------------------------------------------------------------
+
+
+def _grant(call: Call, state: Waiting, grant: Grant, config: ClientConfig, now: float) -> _Step:
+    past = state.past
+    if state.only is not None:
+        if grant.life != state.only.life:
+            why = f"{grant.address} was restarted, and with it went what was known of the call"
+            return endings.broker_lost(call, past, now, why), ()
+        return _ask(call, past, grant.link, grant.address, grant.life, config, now, probe=False)
+    if not may_submit(call, past):
+        raise LocalProtocolError("a second copy of a call that is not idempotent")
+    if grant.bytes_max and call.size_bytes > grant.bytes_max:
+        return endings.too_large(call, past, now, grant.bytes_max, f"the broker at {grant.address}"), ()
+    if past.attempts >= ATTEMPT_MAX:
+        return endings.exhausted(call, past, now, "no attempt numbers are left"), ()
+    attempt = past.attempts + 1
+    repeat = past.repeats(grant.life)
+    asked = Asked(
+        past.sent(CallKind.SUBMIT, attempt, grant.life, grant.address, now),
+        grant.link,
+        grant.address,
+        grant.life,
+        CallKind.SUBMIT,
+        now,
+        now + _patience_s(config),
+        avoid=state.avoid,
+    )
+    return asked, (Transmit(grant.link, CallKind.SUBMIT, attempt, repeat),)
+
+
+def _ask(
+    call: Call, past: Past, link: int, address: str, life: bytes, config: ClientConfig, now: float, *, probe: bool
+) -> _Step:
+    """Ask the same life what became of the call; ``mmi.`` is asked afresh, since no record is kept of it."""
+    kind = CallKind.SUBMIT if call.reserved else CallKind.ATTACH
+    attempt = min(past.attempts + 1, ATTEMPT_MAX)
+    patience_s = min(config.hello_timeout_s, _patience_s(config)) if probe else _patience_s(config)
+    past = past.sent(kind, attempt, life, address, now)
+    asked = Asked(past, link, address, life, kind, now, now + patience_s, probe=probe)
+    return asked, (Transmit(link, kind, attempt),)
+
+
+def _patience_s(config: ClientConfig) -> float:
+    """A policy of one attempt lets it stay silent until the deadline: there is nothing else to do."""
+    return math.inf if config.retry.attempts == 1 else config.retry.attempt_timeout_s
+
+
+def _time_passed(call: Call, state: Asked, event: Tick, config: ClientConfig, now: float) -> _Step:
+    past = state.past
+    if call.deadline is not None and now >= call.deadline:
+        return endings.at_deadline(call, past, now, event.reach), ()
+    if now < state.silent_at:
+        return state, ()
+    if state.heard or not state.probe:
+        return _ask(call, past, state.link, state.address, state.life, config, now, probe=True)
+    if event.link_heard <= state.asked_at:
+        # Not a failure yet: the loss of the link that follows is counted, once, for each call on it.
+        return state, (Suspect(state.link, f"nothing was heard for {now - state.asked_at:.2f} s after asking again"),)
+    past = attrs.evolve(past, failures=past.failures + 1)
+    if _used_up(past.failures, config):
+        return endings.exhausted(call, past, now, f"{state.address} answers others, but not this call"), ()
+    return _ask(call, past, state.link, state.address, state.life, config, now, probe=True)
+
+
+def _not_sent(call: Call, state: Asked, event: NotSent, config: ClientConfig, now: float, u: float) -> CallState:
+    past = state.past.never_left(event.attempt)
+    if event.attempt != past.attempts or state.kind is not CallKind.SUBMIT:
+        # A question that did not get out is asked again when it has stayed silent.
+        return attrs.evolve(state, past=past)
+    past = attrs.evolve(past.told(now, "the socket did not take it", state.address), unsent=past.unsent + 1)
+    return _later(call, past, now, _delay_s(config, past.unsent, u))
+
+
+# --- losing ---------------------------------------------------------------------------------------
+
+
+def _lost(call: Call, state: Asked, event: Lost, config: ClientConfig, now: float, u: float) -> CallState:
+    past = attrs.evolve(state.past, failures=state.past.failures + 1, misses=0)
+    past = past.told(now, f"link lost: {event.why}", state.address)
+    if not may_submit(call, past):
+        if past.partial or _used_up(past.failures, config):
+            return endings.broker_lost(call, past, now, f"the link to {state.address} was lost: {event.why}")
+        return Waiting(past, now, Only(state.address, state.life))
+    if _used_up(past.failures, config):
+        return endings.exhausted(call, past, now, f"the link to {state.address} was lost: {event.why}")
+    # The first retry goes out at once: one broken link says nothing about the next one.
+    return _later(call, past, now, 0.0 if past.failures == 1 else _delay_s(config, past.failures - 1, u))
+
+
+def _missed(call: Call, state: Waiting, event: Missed, config: ClientConfig, now: float, u: float) -> CallState:
+    if state.only is not None:
+        return _missed_the_only(call, state, state.only, event, config, now)
+    if not state.avoid or event.elsewhere:
+        return state
+    if call.fail_fast and state.past.status is Status.NO_SERVICE:
+        return endings.exhausted(call, state.past, now, "every broker that could be reached knows no worker")
+    return _after_refusals(call, state.past, config, now, u)
+
+
+def _missed_the_only(
+    call: Call, state: Waiting, only: Only, event: Missed, config: ClientConfig, now: float
+) -> CallState:
+    if event.address != only.address:
+        return state
+    past = attrs.evolve(state.past.told(now, f"not reached: {event.why}", event.address), misses=state.past.misses + 1)
+    if event.foreign:
+        return endings.broker_lost(call, past, now, f"something else answers at {only.address} now: {event.why}")
+    if _used_up(past.misses, config):
+        why = f"{only.address} could not be reached again in {past.misses} tries: {event.why}"
+        return endings.broker_lost(call, past, now, why)
+    return attrs.evolve(state, past=past)
+
+
+# --- hearing --------------------------------------------------------------------------------------
+
+
+def _answered_while_waiting(call: Call, state: Waiting, event: Answered, now: float) -> _Step:
+    """Of an attempt that was given up; its link is still open."""
+    if event.answer.status in (Status.OK, Status.HANDLER_ERROR):
+        return _final(call, state.past, event, now), ()
+    past, orders = _noted(call, state.past, event)
+    return _freed(call, attrs.evolve(state, past=past)), orders
+
+
+def _answered(call: Call, state: Asked, event: Answered, config: ClientConfig, now: float, u: float) -> _Step:
+    answer = event.answer
+    rule = STATUS_TABLE[answer.status]
+    if answer.status in (Status.OK, Status.HANDLER_ERROR):
+        return _final(call, state.past, event, now), ()
+    if answer.status is Status.WRONG_LIFE:
+        return _wrong_life(state, event)
+    past, orders = _noted(call, state.past, event)
+    state = attrs.evolve(state, past=past)
+    if event.life != state.life:
+        return state, orders
+    if rule.retry is Retry.NOT_FINAL:
+        return _alive(call, state, config, now), orders
+    if rule.retry is Retry.NEVER or answer.outcome is Outcome.EXECUTED:
+        return endings.by_status(call, past, answer, event.body, now), orders
+    if answer.attempt < past.attempts:
+        return state, orders
+    if answer.status is Status.UNKNOWN_CALL:
+        return _unknown_call(call, state, event, config, now, u), orders
+    return _refused(call, state, event, config, now, u), orders
+
+
+def _final(call: Call, past: Past, event: Answered, now: float) -> Ended:
+    if event.answer.status is Status.OK:
+        return endings.replied(past, event.body)
+    past, _ = _noted(call, past, event)
+    return endings.by_status(call, past, event.answer, event.body, now)
+
+
+def _noted(call: Call, past: Past, event: Answered) -> tuple[Past, tuple[Order, ...]]:
+    """What an answer adds to what is known, whichever attempt it is about; and what the caller gets to see of it."""
+    answer = event.answer
+    final = STATUS_TABLE[answer.status].retry is not Retry.NOT_FINAL
+    if final and answer.outcome is Outcome.NOT_EXECUTED:
+        past = past.proven(event.life, answer.attempt, record=_speaks_of_record(past, event))
+    past = attrs.evolve(
+        past,
+        status=answer.status,
+        place=answer.place if answer.place is not Place.UNSAID else past.place,
+        known=past.known if final else event.life,
+        retry_after_s=(answer.retry_after_ms / 1000 or None) if final else past.retry_after_s,
+        partial=past.partial or answer.status is Status.PARTIAL,
+    )
+    if answer.status is Status.PARTIAL:
+        return past, (Deliver(event.body, partial=True),)
+    if answer.status is Status.PROGRESS and call.wants_progress:
+        return past, (Deliver(event.body, partial=False),)
+    return past, ()
+
+
+_OF_RECORD = frozenset(
+    {Status.EXPIRED, Status.CANCELLED, Status.WORKER_LOST, Status.UNKNOWN_CALL, Status.HANDLER_ERROR}
+)
+_MAYBE_OF_RECORD = frozenset({Status.NO_SERVICE, Status.OVERLOADED})
+
+
+def _speaks_of_record(past: Past, event: Answered) -> bool:
+    """Whether "not executed" is said of the broker's record (or its fence), or only of the copy that came in.
+
+    A broker that is full, or knows no worker, may refuse a copy without noting anything, and then an older copy that
+    is still on its way could be dispatched after all. It does speak of the record once it has shown that it has one.
+    """
+    status = event.answer.status
+    return status in _OF_RECORD or (status in _MAYBE_OF_RECORD and past.known == event.life)
+
+
+def _alive(call: Call, state: Asked, config: ClientConfig, now: float) -> Asked:
+    # Asking does not wear out a call that cannot be sent twice; one that can be must not be sent for ever to brokers
+    # that die of it.
+    failures = state.past.failures if call.safe else 0
+    past = attrs.evolve(state.past, failures=failures, misses=0, unsent=0)
+    return attrs.evolve(state, past=past, heard=True, silent_at=now + _patience_s(config))
+
+
+def _wrong_life(state: Asked, event: Answered) -> _Step:
+    """Another life than the link's answers: whatever stands between us and the broker did not tell us of a restart.
+
+    This copy was refused, which is proof for it alone: those before it went to the life of the link.
+    """
+    past = state.past.proven(event.life, event.answer.attempt, record=False)
+    return attrs.evolve(state, past=past), (Suspect(state.link, "another life of the broker answers on it"),)
+
+
+def _unknown_call(call: Call, state: Asked, event: Answered, config: ClientConfig, now: float, u: float) -> CallState:
+    past = state.past.told(now, f"the broker has no record of it ({event.answer.outcome.name})", state.address)
+    attached = state.kind is CallKind.ATTACH
+    refused_for_good = event.answer.outcome is not Outcome.NOT_EXECUTED and not attached
+    if refused_for_good or not may_submit(call, past):
+        return endings.by_status(call, past, event.answer, event.body, now)
+    if attached and event.answer.outcome is Outcome.NOT_EXECUTED:
+        # The failure that made us ask was counted; the fence makes sure that nothing can run twice.
+        return _later(call, past, now, 0.0)
+    past = attrs.evolve(past, failures=past.failures + 1)
+    if _used_up(past.failures, config):
+        return endings.exhausted(call, past, now, "the broker has no record of it")
+    return _later(call, past, now, _delay_s(config, past.failures, u))
+
+
+def _refused(call: Call, state: Asked, event: Answered, config: ClientConfig, now: float, u: float) -> CallState:
+    """NO_SERVICE or OVERLOADED: other brokers first, then this one again after a while."""
+    status = event.answer.status
+    what = STATUS_TABLE[status].meaning
+    past = attrs.evolve(state.past.told(now, what, state.address), failures=state.past.failures + 1)
+    if _used_up(past.failures, config):
+        return endings.exhausted(call, past, now, what)
+    if not may_submit(call, past):
+        if state.kind is CallKind.SUBMIT:
+            return endings.by_status(call, past, event.answer, event.body, now)
+        return Waiting(past, now + _pause_s(past, config, u), Only(state.address, state.life))
+    if event.elsewhere and call.fits(now):
+        return Waiting(past, now, avoid=state.avoid | {state.address})
+    if status is Status.NO_SERVICE and call.fail_fast:
+        return endings.by_status(call, past, event.answer, event.body, now)
+    return _after_refusals(call, past, config, now, u)
+
+
+def _after_refusals(call: Call, past: Past, config: ClientConfig, now: float, u: float) -> CallState:
+    """Every broker that could be asked refused: pause, then begin a new round."""
+    pause_s = _pause_s(past, config, u)
+    if not call.fits(now + pause_s) and not past.may_have_run:
+        return endings.exhausted(call, past, now, "what is left of the time is too short for another round")
+    return _later(call, past, now, pause_s)
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def _freed(call: Call, state: Waiting) -> Waiting:
+    """A call that turns out to have run nowhere is no longer bound to one broker."""
+    return attrs.evolve(state, only=None) if state.only and may_submit(call, state.past) else state
+
+
+def _later(call: Call, past: Past, now: float, delay_s: float) -> Waiting:
+    """A retry that does not fit into the remaining time does not start; the call ends at its deadline."""
+    return Waiting(past, now + delay_s if call.fits(now + delay_s) else math.inf)
+
+
+def _delay_s(config: ClientConfig, failures: int, u: float) -> float:
+    return max(_DELAY_S_MIN, config.retry.backoff.delay_s(failures, u))
+
+
+def _pause_s(past: Past, config: ClientConfig, u: float) -> float:
+    return max(_delay_s(config, past.failures, u), past.retry_after_s or 0.0)
+
+
+def _used_up(count: int, config: ClientConfig) -> bool:
+    return config.retry.attempts is not None and count >= config.retry.attempts

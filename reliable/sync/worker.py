@@ -1,0 +1,307 @@
+"""The blocking worker: one thread pumps the sockets, handlers run in others."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final, TypeVar
+
+import attrs
+
+from reliable.config import WorkerConfig
+from reliable.driver import Driver
+from reliable.engine.worker import WorkerCounters, WorkerEngine, WorkerSnapshot
+from reliable.handling import HandlerFunction, WorkerSetup, run_function
+from reliable.payload import MSGPACK, Codec
+from reliable.protocol.events import (
+    CancelJob,
+    Drain,
+    JobError,
+    JobFinished,
+    JobProgress,
+    StartJob,
+    WorkerEffect,
+    WorkerEvent,
+    WorkerStopped,
+)
+from reliable.request import Request
+from reliable.sync.waiting import SelectorWait
+from reliable.threads import HandlerThreads
+from reliable.transport import LinkTable
+from reliable.types import Frames, Observer
+
+__all__ = ["Worker"]
+
+FunctionT = TypeVar("FunctionT", bound=HandlerFunction)
+
+_WAIT_S_MAX: Final = 1.0
+_THREADS_END_S: Final = 0.2
+
+
+class _Run:
+    """One life of a worker, from ``run`` to its end; used by one thread, but for ``post`` and ``wake``."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        config = setup.config
+        self._setup = setup
+        self.engine: WorkerEngine = setup.engine()
+        self._wait = SelectorWait()
+        self.wake: Callable[[], None] = self._wait.wake
+        self._links = LinkTable(
+            config.transport, self._wait, self._wait.wake, message_bytes_max=config.limits.message_bytes_max
+        )
+        self._driver: Driver[WorkerEvent, WorkerEffect] = Driver(
+            self.engine, self._links, self._perform, time.monotonic
+        )
+        self._inbox: deque[WorkerEvent] = deque()
+        self._threads = HandlerThreads(config.concurrency, "reliable-handler")
+        self._running: dict[int, Request] = {}
+        self.stopped: WorkerStopped | None = None
+
+    def start(self) -> None:
+        self.engine.start(time.monotonic())
+        self._driver.turn()
+
+    def post(self, event: WorkerEvent) -> None:
+        """From any thread: feed the engine in the next turn."""
+        self._inbox.append(event)
+        self._wait.wake()
+
+    def turn(self) -> None:
+        """Wait until something happens, and let the engine have it."""
+        wait_s = self._driver.wait_s()
+        for callback in self._wait.wait(_WAIT_S_MAX if wait_s is None else min(wait_s, _WAIT_S_MAX)):
+            callback()
+        self._driver.turn()
+        while self._inbox:
+            self._take(self._inbox.popleft())
+
+    def _take(self, event: WorkerEvent) -> None:
+        if isinstance(event, JobFinished):
+            self._running.pop(event.job, None)
+        if self.stopped is None:
+            self._driver.handle(event)
+
+    def _perform(self, effect: WorkerEffect) -> None:
+        if isinstance(effect, StartJob):
+            job = effect.job
+            request = Request(effect, lambda body: self.post(JobProgress(job, body)))
+            self._running[job] = request
+            self._threads.run(functools.partial(self._run_job, effect, request))
+        elif isinstance(effect, CancelJob):
+            if effect.job in self._running:
+                self._running[effect.job].cancel()
+        else:
+            assert isinstance(effect, WorkerStopped), effect
+            self.stopped = effect
+
+    def _run_job(self, job: StartJob, request: Request) -> None:
+        """In a thread of the pool."""
+        result: Frames | JobError = JobError("InternalError", "the handler's thread ended without a result")
+        try:
+            result = run_function(self._setup.services.find(job.service), self._setup.codec, job, request)
+        finally:
+            self.post(JobFinished(job.job, result))
+
+    @property
+    def unfinished(self) -> int:
+        """Handlers that have not returned."""
+        return len(self._running)
+
+    def close(self) -> None:
+        """Leave handlers that still run to themselves, and give everything else back."""
+        for request in self._running.values():
+            request.cancel()
+        self._links.shutdown()
+        self._threads.close(0.0 if self._running else _THREADS_END_S)
+        self._wait.close()
+
+
+class Worker:
+    """Offers services at one or more brokers and runs their handlers in threads.
+
+    Args:
+        brokers: Addresses to register with, all of them; may also be set as ``worker.brokers`` before ``run``.
+        concurrency: Handlers that run at once, which also bounds how many requests are taken. Not given:
+            ``config.concurrency``, 1.
+        config: All settings.
+        codec: How typed handlers get their arguments and give their results.
+        observer: Is told of links and drops; called in the loop, so it must not block.
+
+    Raises:
+        ValueError: An address that cannot be read, or a concurrency out of range.
+    """
+
+    def __init__(
+        self,
+        *brokers: str,
+        concurrency: int | None = None,
+        config: WorkerConfig | None = None,
+        codec: Codec = MSGPACK,
+        observer: Observer | None = None,
+    ) -> None:
+        self._setup = WorkerSetup(brokers, concurrency, config, codec, observer)
+        self._run: _Run | None = None
+        self._ready = threading.Event()
+        self._stop_timeout: float | None = None
+        """Seconds to drain, once somebody asked to stop."""
+        self._draining = False
+        self._now = False
+
+    @property
+    def brokers(self) -> list[str]:
+        """Addresses to register with; changes count at the next ``run``."""
+        return self._setup.brokers
+
+    @brokers.setter
+    def brokers(self, brokers: list[str]) -> None:
+        self._setup.brokers = list(brokers)
+
+    @property
+    def concurrency(self) -> int:
+        """Handlers that run at once; changes count at the next ``run``."""
+        return self._setup.config.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        self._setup.config = attrs.evolve(self._setup.config, concurrency=concurrency)
+
+    @property
+    def services(self) -> list[str]:
+        """Names of the services, in order of registration."""
+        return [offer.name.decode() for offer in self._setup.services.offers()]
+
+    def service(
+        self, name: str, *, idempotent: bool | None = None, raw: bool = False
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Decorate a function as the handler of a service.
+
+        Args:
+            name: 1 to 255 printable ASCII characters without spaces.
+            idempotent: True: may run more than once, even at the same time, so that a lost reply or worker costs a
+                repetition instead of an error. False: must not, whatever callers say. None: as the caller says.
+            raw: The handler gets the frames of the body as ``bytes`` arguments, and returns ``bytes`` or a list of
+                them. Otherwise it gets and returns values by the worker's codec.
+
+        Raises:
+            ValueError: A bad name, or one that is taken.
+            TypeError: Not a plain function; coroutines are for ``AsyncWorker``.
+        """
+
+        def register(function: FunctionT) -> FunctionT:
+            handler = self._setup.services.add(name, function, idempotent=idempotent, raw=raw)
+            if handler.is_coroutine:
+                raise TypeError(f"the handler of {name!r} is a coroutine function: use AsyncWorker")
+            return function
+
+        return register
+
+    def run(self) -> int:
+        """Register with the brokers and work until stopped, by ``stop``, SIGTERM or SIGINT.
+
+        In the main thread the two signals are caught: the first drains, as ``stop`` does, a second one ends at once.
+
+        Returns:
+            How many handlers were still running at the end; 0 after a clean drain.
+
+        Raises:
+            ValueError: No broker or no service.
+            RuntimeError: It is running already.
+        """
+        if self._run is not None:
+            raise RuntimeError("the worker is running already")
+        run = self._run = _Run(self._setup)
+        try:
+            with self._signals():
+                run.start()
+                while run.stopped is None and not self._now:
+                    self._drain_if_asked(run)
+                    run.turn()
+                    self._tell_ready(run)
+        finally:
+            self._run = None
+            self._ready.clear()
+            self._stop_timeout, self._draining, self._now = None, False, False
+            run.close()
+        return run.stopped.unfinished if run.stopped is not None else run.unfinished
+
+    def _drain_if_asked(self, run: _Run) -> None:
+        if self._stop_timeout is not None and not self._draining:
+            self._draining = True
+            run.post(Drain(time.monotonic() + self._stop_timeout))
+
+    def _tell_ready(self, run: _Run) -> None:
+        if (run.engine.registered > 0) is not self._ready.is_set():
+            if self._ready.is_set():
+                self._ready.clear()
+            else:
+                self._ready.set()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Ask ``run`` to end: take nothing new, finish what runs, say goodbye. From any thread; returns at once.
+
+        Args:
+            timeout: Seconds that running handlers get; None is ``config.drain_timeout_s``, 10 s.
+        """
+        if timeout is not None and not 0 <= timeout < math.inf:
+            raise ValueError(f"a drain takes zero or more seconds, not {timeout!r}")
+        self._stop_timeout = self._setup.config.drain_timeout_s if timeout is None else timeout
+        run = self._run
+        if run is not None:
+            run.wake()
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Wait until the worker is registered with at least one broker.
+
+        Args:
+            timeout: Seconds; None is no limit.
+
+        Returns:
+            Whether it is.
+        """
+        return self._ready.wait(timeout)
+
+    def stats(self) -> WorkerCounters | None:
+        """What the worker did since ``run`` began; None if it is not running."""
+        run = self._run
+        return None if run is None else run.engine.counters
+
+    def snapshot(self) -> WorkerSnapshot | None:
+        """What it holds; None if it is not running. Call it from the thread that runs, or take it as approximate."""
+        run = self._run
+        return None if run is None else run.engine.snapshot()
+
+    def __repr__(self) -> str:
+        services = " ".join(offer.name.decode() for offer in self._setup.services.offers())
+        return f"<{type(self).__name__} {services} at {' '.join(self.brokers)}>"
+
+    # --- signals ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Catch SIGTERM and SIGINT while running, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Only sets flags: it runs between any two instructions of the main thread."""
+        if self._stop_timeout is None:
+            self.stop()
+        else:
+            self._now = True
+            if self._run is not None:
+                self._run.wake()

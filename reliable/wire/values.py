@@ -1,0 +1,19 @@
+"""How wire values are declared: frozen for the type checker, plain at run time.
+
+A frozen attrs class sets each field through ``object.__setattr__``, which makes building one three times as slow. Every
+message of every peer builds some, so here only the type checker enforces what ``attrs.frozen`` would. Nothing in this
+project changes a wire value after it was built; the hash stays valid for that reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+__all__ = ["value"]
+
+if TYPE_CHECKING:
+    from attrs import frozen as value
+else:
+    value = attrs.define(unsafe_hash=True)

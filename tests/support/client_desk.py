@@ -1,0 +1,248 @@
+"""A client engine on a desk: events in by hand, effects out as short lines that a test can compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reliable.config import ClientConfig
+from reliable.engine.client import ClientEngine
+from reliable.errors import Outcome, RequestError
+from reliable.protocol.events import (
+    CallFinished,
+    CallProgress,
+    CancelCall,
+    ClientEffect,
+    ClientEvent,
+    CloseLink,
+    LinkClosed,
+    LinkEnd,
+    LinkOpened,
+    OpenLink,
+    Received,
+    Send,
+    Submit,
+    Unsent,
+)
+from reliable.status import STATUS_TABLE, Retry, Status
+from reliable.types import Frames
+from reliable.wire.extension import (
+    HELLO_SERVICE,
+    AnswerFrame,
+    CallFlag,
+    CallFrame,
+    Hello,
+    HelloAnswer,
+    Place,
+)
+from reliable.wire.mdp import ClientReply, ClientRequest, Version, decode_at_broker
+
+__all__ = ["CLIENT", "Desk", "answer_frames", "call_id", "describe", "hello_frames", "life_id"]
+
+CLIENT = b"client-instance!"
+
+
+def call_id(name: str) -> bytes:
+    """16 bytes that a trace can show."""
+    return name.encode().ljust(16, b".")
+
+
+def life_id(name: str) -> bytes:
+    """8 bytes likewise."""
+    return name.encode().ljust(8, b".")
+
+
+def answer_frames(
+    name: str,
+    status: Status,
+    life: str = "L1",
+    *,
+    attempt: int = 1,
+    outcome: Outcome | None = None,
+    place: Place = Place.UNSAID,
+    retry_after_ms: int = 0,
+    body: Sequence[bytes] = (b"",),
+    service: bytes = b"echo",
+) -> Frames:
+    """What a broker sends about a call."""
+    rule = STATUS_TABLE[status]
+    said = outcome if outcome is not None else rule.outcome if rule.outcome is not None else Outcome.UNKNOWN
+    frame = AnswerFrame(status, attempt, call_id(name), life_id(life), said, place, 0, retry_after_ms)
+    final = rule.retry is not Retry.NOT_FINAL
+    return ClientReply(Version.MDP02, service, list(body), [frame.encode()], final).encode()
+
+
+def hello_frames(life: str = "L1", max_message_bytes: int = 0, code: bytes = b"200") -> Frames:
+    """What a broker answers to a hello."""
+    body = [code, *HelloAnswer(life_id(life), max_message_bytes).encode()] if code == b"200" else [code]
+    return ClientReply(Version.MDP01, HELLO_SERVICE, body).encode()
+
+
+def describe(effect: ClientEffect) -> str:
+    """One effect as one line."""
+    match effect:
+        case OpenLink():
+            return f"open {effect.link} {effect.address}"
+        case CloseLink():
+            return f"close {effect.link}" + (" linger" if effect.linger else "")
+        case Send():
+            return _describe_send(effect)
+        case CallFinished():
+            name = effect.call_id.rstrip(b".").decode()
+            if isinstance(effect.result, RequestError):
+                assert effect.result.outcome is effect.outcome, "the error says something else than the effect"
+                return f"end {name} {type(effect.result).__name__} {effect.outcome.name}"
+            return f"end {name} {b'|'.join(effect.result).decode()}"
+        case CallProgress():
+            kind = "partial" if effect.partial else "progress"
+            return f"{kind} {effect.call_id.rstrip(b'.').decode()} {b'|'.join(effect.body).decode()}"
+
+
+def _describe_send(effect: Send) -> str:
+    request = decode_at_broker(effect.frames)
+    assert isinstance(request, ClientRequest)
+    if request.service == HELLO_SERVICE and not request.stack:
+        Hello.decode(request.body[0])
+        return f"hello {effect.link}"
+    frame = CallFrame.decode(request.stack[-1])
+    repeat = " repeat" if frame.flags & CallFlag.REPEAT else ""
+    name = frame.call_id.rstrip(b".").decode()
+    return f"{frame.kind.name.lower()} {effect.link} {name}#{frame.attempt}{repeat}"
+
+
+class Desk:
+    """The engine, the time, and the effects that came out and were not looked at yet."""
+
+    def __init__(
+        self, *brokers: str, config: ClientConfig | None = None, u: float = 0.5, observer: list[object] | None = None
+    ) -> None:
+        self.now = 100.0
+        self.engine = ClientEngine(
+            brokers or ("a",),
+            config or ClientConfig(),
+            client_id=CLIENT,
+            jitter=lambda: u,
+            observer=observer.append if observer is not None else None,
+        )
+        self.ended: dict[str, CallFinished] = {}
+        self.frames: list[Send] = []
+        self._lines: list[str] = []
+
+    def feed(self, event: ClientEvent) -> None:
+        """One event, as a shell does it: handle, timers, effects."""
+        self.engine.handle(event, self.now)
+        self.engine.timers(self.now)
+        self._collect()
+
+    def trace(self) -> list[str]:
+        """The effects since the last look."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def submit(
+        self,
+        name: str = "c",
+        *,
+        timeout: float | None = 30.0,
+        idempotent: bool | None = None,
+        fail_fast: bool = False,
+        wants_progress: bool = False,
+        body: Sequence[bytes] = (b"hi",),
+        service: bytes = b"echo",
+    ) -> None:
+        """The user calls."""
+        self.feed(
+            Submit(
+                call_id=call_id(name),
+                service=service,
+                body=list(body),
+                deadline=None if timeout is None else self.now + timeout,
+                idempotent=idempotent,
+                fail_fast=fail_fast,
+                wants_progress=wants_progress,
+            )
+        )
+
+    def open(self, link: int, life: str = "L1", *, max_message_bytes: int = 0) -> None:
+        """The link opens and the broker answers its hello."""
+        self.feed(LinkOpened(link))
+        self.feed(Received(link, hello_frames(life, max_message_bytes)))
+
+    def close(self, link: int, end: LinkEnd = LinkEnd.LOST) -> None:
+        """The link breaks or never comes up."""
+        self.feed(LinkClosed(link, end))
+
+    def answer(
+        self,
+        link: int,
+        status: Status = Status.OK,
+        name: str = "c",
+        life: str = "L1",
+        *,
+        attempt: int = 1,
+        outcome: Outcome | None = None,
+        place: Place = Place.UNSAID,
+        retry_after_ms: int = 0,
+        body: Sequence[bytes] = (b"ok",),
+        service: bytes = b"echo",
+    ) -> None:
+        """The broker answers."""
+        self.feed(
+            Received(
+                link,
+                answer_frames(
+                    name,
+                    status,
+                    life,
+                    attempt=attempt,
+                    outcome=outcome,
+                    place=place,
+                    retry_after_ms=retry_after_ms,
+                    body=body,
+                    service=service,
+                ),
+            )
+        )
+
+    def unsent(self, link: int, name: str = "c", attempt: int = 1) -> None:
+        """The socket did not take an attempt."""
+        self.feed(Unsent(link, (call_id(name), attempt)))
+
+    def cancel(self, name: str = "c") -> None:
+        """The user gives up."""
+        self.feed(CancelCall(call_id(name)))
+
+    def sleep(self, seconds: float) -> None:
+        """Time goes on; timers ring when they are due, not before."""
+        until = self.now + seconds
+        while (due := self.engine.next_deadline()) is not None and due <= until:
+            assert due > self.now, "a timer is due that timers() left"
+            self.now = due
+            self.engine.timers(self.now)
+            self._collect()
+        self.now = until
+        self.engine.timers(self.now)
+        self._collect()
+
+    def error(self, name: str = "c") -> RequestError:
+        """How a call failed."""
+        result = self.ended[name].result
+        assert isinstance(result, RequestError)
+        return result
+
+    def last_call_frame(self) -> CallFrame:
+        """Of the newest message about a call."""
+        request = decode_at_broker(self.frames[-1].frames)
+        assert isinstance(request, ClientRequest)
+        return CallFrame.decode(request.stack[-1])
+
+    def _collect(self) -> None:
+        for effect in self.engine.effects():
+            if isinstance(effect, CallFinished):
+                name = effect.call_id.rstrip(b".").decode()
+                assert name not in self.ended, "a call ended twice"
+                self.ended[name] = effect
+            if isinstance(effect, Send):
+                self.frames.append(effect)
+            self._lines.append(describe(effect))
+        due = self.engine.next_deadline()
+        assert due is None or due > self.now, "timers() left something due"
