@@ -1,0 +1,103 @@
+"""What was asked and how it ended, and what was run: the facts that checkers judge.
+
+In the manner of Jepsen an operation ends ok, failed or unknown. Here the library itself claims which of the last two it
+is, so the history keeps the claim (``Outcome``) beside the executions that really took place.
+
+Nothing in here knows whether the run was simulated or real.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from reliable.errors import Outcome
+
+__all__ = ["Call", "End", "Ending", "Execution", "History"]
+
+
+class End(enum.Enum):
+    """How an operation ended, as its caller was told."""
+
+    OK = "ok"
+    FAILED = "failed"
+    """An error that says whether it ran."""
+    UNKNOWN = "unknown"
+    """An error that says it may have run."""
+
+
+@attrs.frozen
+class Ending:
+    """One end of a call. There must be exactly one."""
+
+    at_s: float
+    end: End
+    outcome: Outcome
+    error: str = ""
+    """Name of the error's class; empty for ok."""
+    reply: tuple[bytes, ...] = ()
+
+
+@attrs.define
+class Call:
+    """One operation."""
+
+    key: bytes
+    """Names the call in its body and its reply, independently of the library's own ids."""
+    client: str
+    service: str
+    idempotent: bool | None
+    """As said by the caller."""
+    invoked_s: float
+    deadline_s: float | None
+    phase: str = ""
+    """Of the scenario: checkers may demand more of a phase without faults."""
+    endings: list[Ending] = attrs.field(factory=list)
+    abandoned: bool = False
+    """Its client was killed: nobody can be told of an end."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """The first end, or None."""
+        return self.endings[0] if self.endings else None
+
+
+@attrs.define
+class Execution:
+    """One run of a handler."""
+
+    key: bytes
+    worker: str
+    """Process and incarnation."""
+    started_s: float
+    finished_s: float | None = None
+    """None: it was killed in the middle, or still runs."""
+    ended_s: float | None = None
+    """When the run left its slot, finished or killed."""
+
+
+@attrs.define
+class History:
+    """Everything that a scenario did."""
+
+    calls: dict[bytes, Call] = attrs.field(factory=dict)
+    executions: list[Execution] = attrs.field(factory=list)
+    capacity: dict[str, int] = attrs.field(factory=dict)
+    """How many handlers each worker incarnation may run at once."""
+    vetoed: set[str] = attrs.field(factory=set)
+    """Services declared as not idempotent by their workers."""
+    declared: set[str] = attrs.field(factory=set)
+    """Services declared as idempotent by their workers."""
+
+    def runs_of(self, key: bytes) -> list[Execution]:
+        """All executions of one call, in order of their start."""
+        return [run for run in self.executions if run.key == key]
+
+    def repeatable(self, call: Call) -> bool:
+        """Whether this call may run more than once: its service's no vetoes, else the caller decides."""
+        if call.service in self.vetoed:
+            return False
+        if call.idempotent is None:
+            return call.service in self.declared
+        return call.idempotent

@@ -1,0 +1,397 @@
+"""Processes of a world that are ours: production engines in the place where a shell would hold them.
+
+Each does what a shell does: take in what arrived, run the timers that are due, carry out the effects in order, and ask
+when to wake up next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from brokers.config import BrokerConfig
+from brokers.majordomo import MajordomoEngine
+from chaos.history import Call, End, Ending, Execution
+from chaos.sim.describe import describe_from_broker, describe_to_broker
+from chaos.sim.network import SendResult, ServerSocket
+from chaos.sim.process import Actor, LinkActor, Surroundings, WorldError, fingerprint
+from reliable.config import ClientConfig, WorkerConfig
+from reliable.engine.client import ClientEngine
+from reliable.engine.worker import WorkerEngine
+from reliable.errors import Outcome, RequestError
+from reliable.protocol.events import (
+    CallFinished,
+    CallProgress,
+    CancelCall,
+    CancelJob,
+    ClientEffect,
+    ClientEvent,
+    Drain,
+    JobError,
+    JobFinished,
+    StartJob,
+    Submit,
+    WorkerEffect,
+    WorkerEvent,
+    WorkerStopped,
+)
+from reliable.types import Frames
+from reliable.wire.extension import ServiceOffer
+
+__all__ = ["BrokerActor", "ClientActor", "Handler", "Job", "Run", "WorkerActor"]
+
+
+@attrs.frozen
+class Job:
+    """What a scripted handler gets to know."""
+
+    key: bytes
+    start: StartJob
+    worker: str
+    now: float
+
+
+@attrs.frozen
+class Run:
+    """What a scripted handler does: run so long, then reply or fail. ``None`` as duration: it never returns."""
+
+    duration_s: float | None
+    result: Frames | JobError | None = None
+    """None: the reply that belongs to the call."""
+
+
+Handler = Callable[[Job], Run]
+
+
+class BrokerActor(Actor):
+    """A Majordomo broker on one address; each start is a new life."""
+
+    def __init__(self, around: Surroundings, name: str, address: str, config: BrokerConfig) -> None:
+        super().__init__(around, name)
+        self.address = address
+        self.engine: MajordomoEngine | None = None
+        self._config = config
+        self._socket: ServerSocket | None = None
+
+    def start(self) -> None:
+        """Run a new life."""
+        if self.alive:
+            return
+        self.alive = True
+        self.incarnation += 1
+        now = self.around.agenda.clock()
+        life = self.around.ids(8)
+        self.engine = MajordomoEngine(self._config, life=life, now=now)
+        self._socket = self.around.network.bind(self, self.address, self.wake)
+        self.note(f"starts as life {life.hex()}")
+        self.wake()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.alive and self._socket is not None:
+            self.note("killed")
+            self.around.network.close_server(self._socket)
+            self.dies()
+
+    def stop(self) -> None:
+        """SIGTERM: say goodbye, then end."""
+        if self.running and self.engine is not None and self._socket is not None:
+            now = self.around.agenda.clock()
+            self._read(self.engine, self._socket, now)
+            self.engine.stop(now)
+            self._flush(self.engine, self._socket, now)
+            self.note("stopped")
+            self.around.network.close_server(self._socket, linger=True)
+            self.dies()
+
+    def turn(self) -> None:
+        engine, socket = self.engine, self._socket
+        if not self.running or engine is None or socket is None:
+            return
+        now = self.around.agenda.clock()
+        self._read(engine, socket, now)
+        if self.stood_still_s is not None:
+            engine.stalled(now - self.stood_still_s, now)
+            self.stood_still_s = None
+        self._flush(engine, socket, now)
+        engine.timers(now)
+        self._flush(engine, socket, now)
+        self.rest(engine, now)
+
+    def _read(self, engine: MajordomoEngine, socket: ServerSocket, now: float) -> None:
+        while socket.inbox:
+            message = socket.inbox.popleft()
+            self.note(f"< {message[0].hex()} {fingerprint(message)}")
+            if self.around.trace.verbose:
+                self.around.trace.remark(describe_to_broker(message[1:]))
+            engine.receive(message, now)
+
+    def _flush(self, engine: MajordomoEngine, socket: ServerSocket, now: float) -> None:
+        while engine.outbox:
+            message = engine.outbox.popleft()
+            sent = socket.send(message)
+            if sent is not SendResult.SENT:
+                self._read(engine, socket, now)
+                sent = socket.send(message)
+            self.note(f"> {message[0].hex()} {fingerprint(message)} {sent.value}")
+            if self.around.trace.verbose:
+                self.around.trace.remark(describe_from_broker(message[1:]))
+            if sent is not SendResult.SENT:
+                engine.unsent(message, sent is SendResult.UNREACHABLE, now)
+
+
+class WorkerActor(LinkActor):
+    """A worker with scripted handlers; each start is a new process with a new instance id."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        name: str,
+        brokers: Sequence[str],
+        services: Sequence[ServiceOffer],
+        handler: Handler,
+        config: WorkerConfig,
+    ) -> None:
+        super().__init__(around, name)
+        self.engine: WorkerEngine | None = None
+        self.handler = handler
+        self._brokers = list(brokers)
+        self._services = list(services)
+        self._config = config
+        self._mailbox: deque[WorkerEvent] = deque()
+        self._running: dict[int, Execution] = {}
+        self._returned: list[Callable[[], None]] = []
+        """Handlers that would have returned while the process stood still."""
+
+    def start(self) -> None:
+        """Start the process."""
+        if self.alive:
+            return
+        self.alive = True
+        self.incarnation += 1
+        self.note(f"starts, incarnation {self.incarnation}")
+        self.around.history.capacity[self.process_name] = self._config.concurrency
+        self.engine = WorkerEngine(
+            self._brokers,
+            self._services,
+            self._config,
+            instance=self.around.ids(16),
+            jitter=self.around.jitter,
+        )
+        self.engine.start(self.around.agenda.clock())
+        self.wake()
+
+    @property
+    def process_name(self) -> str:
+        """Name and incarnation."""
+        return f"{self.name}#{self.incarnation}"
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.alive:
+            self.note("killed")
+            self._end()
+
+    def drain(self, timeout_s: float) -> None:
+        """SIGTERM."""
+        if self.alive:
+            self.note("drains")
+            self.leaving = True
+            self.post(Drain(self.around.agenda.clock() + timeout_s))
+
+    def _end(self) -> None:
+        now = self.around.agenda.clock()
+        for execution in self._running.values():
+            execution.ended_s = now
+        self._running.clear()
+        self._returned.clear()
+        self._mailbox.clear()
+        self.drop_links()
+        self.dies()
+
+    def goes_on(self) -> None:
+        returned, self._returned = self._returned, []
+        for action in returned:
+            action()
+        super().goes_on()
+
+    def post(self, event: object) -> None:
+        self._mailbox.append(event)  # type: ignore[arg-type]  # what the links and this class put in are worker events
+        self.wake()
+
+    def turn(self) -> None:
+        engine = self.engine
+        if not self.running or engine is None:
+            return
+        self.stood_still_s = None
+        now = self.around.agenda.clock()
+        self._perform(engine, now)
+        while self._mailbox and self.alive:
+            event = self._mailbox.popleft()
+            if not self.stale(event):
+                self.note_received(event)
+                engine.handle(event, now)
+                self._perform(engine, now)
+        if self.alive:
+            engine.timers(now)
+            self._perform(engine, now)
+        if self.alive:
+            self.rest(engine, now)
+
+    def _perform(self, engine: WorkerEngine, now: float) -> None:
+        for effect in engine.effects():
+            self._do(effect)
+        while self.refused and self.alive:
+            engine.handle(self.refused.popleft(), now)
+            self._perform(engine, now)
+
+    def _do(self, effect: WorkerEffect) -> None:
+        match effect:
+            case StartJob():
+                self._start_job(effect)
+            case CancelJob(job=job):
+                self.note(f"job {job} is to be cancelled")
+            case WorkerStopped(unfinished=unfinished):
+                self.note(f"stopped with {unfinished} unfinished")
+                self._end()
+            case _:
+                self.do_link(effect)
+
+    def _start_job(self, start: StartJob) -> None:
+        now = self.around.agenda.clock()
+        key = start.body[0] if start.body else b""
+        run = self.handler(Job(key, start, self.name, now))
+        execution = Execution(key, self.process_name, now)
+        self.around.history.executions.append(execution)
+        self._running[start.job] = execution
+        self.note(f"runs {key.decode('ascii', 'backslashreplace')} as job {start.job}, delivery {start.delivery}")
+        if run.duration_s is not None:
+            result = [key, b"done"] if run.result is None else run.result
+            incarnation = self.incarnation
+            self.around.agenda.after(run.duration_s, lambda: self._return(incarnation, start.job, result))
+
+    def _return(self, incarnation: int, job: int, result: Frames | JobError) -> None:
+        if not self.alive or incarnation != self.incarnation or job not in self._running:
+            return
+        if not self.running:
+            self._returned.append(lambda: self._return(incarnation, job, result))
+            return
+        execution = self._running.pop(job)
+        execution.finished_s = execution.ended_s = self.around.agenda.clock()
+        self.note(f"job {job} returns")
+        self.post(JobFinished(job, result))
+
+
+class ClientActor(LinkActor):
+    """A client whose calls and their ends are written into the history."""
+
+    def __init__(self, around: Surroundings, name: str, brokers: Sequence[str], config: ClientConfig) -> None:
+        super().__init__(around, name)
+        self.alive = True
+        self.incarnation = 1
+        self.engine = ClientEngine(brokers, config, client_id=around.ids(16), jitter=around.jitter)
+        self._mailbox: deque[ClientEvent] = deque()
+        self._calls: dict[bytes, Call] = {}
+
+    def submit(
+        self,
+        key: bytes,
+        service: str,
+        *,
+        timeout_s: float,
+        idempotent: bool | None = None,
+        fail_fast: bool = False,
+        phase: str = "",
+    ) -> Call:
+        """Make a call; its end is found in what this returns."""
+        now = self.around.agenda.clock()
+        call = Call(key, self.name, service, idempotent, now, now + timeout_s, phase)
+        self.around.history.calls[key] = call
+        call_id = self.around.ids(16)
+        self._calls[call_id] = call
+        self.note(f"calls {service} {key.decode()} as {call_id.hex()[:8]} within {timeout_s:g} s")
+        self.post(
+            Submit(
+                call_id=call_id,
+                service=service.encode(),
+                body=[key],
+                deadline=call.deadline_s,
+                idempotent=idempotent,
+                fail_fast=fail_fast,
+            )
+        )
+        return call
+
+    def cancel_later(self, key: bytes, delay_s: float) -> None:
+        """Give up on a call in a while, unless it is over by then."""
+        self.around.agenda.after(delay_s, lambda: self.cancel(key))
+
+    def cancel(self, key: bytes) -> None:
+        """Give up on a call, unless it is over."""
+        for call_id, call in self._calls.items():
+            if call.key == key and not call.endings:
+                self.note(f"cancels {key.decode()}")
+                self.post(CancelCall(call_id))
+
+    def kill(self) -> None:
+        """SIGKILL; nobody can be told what became of its calls."""
+        if self.alive:
+            self.note("killed")
+            for call in self._calls.values():
+                call.abandoned = not call.endings
+            self._mailbox.clear()
+            self.drop_links()
+            self.dies()
+
+    def post(self, event: object) -> None:
+        self._mailbox.append(event)  # type: ignore[arg-type]  # what the links and this class put in are client events
+        self.wake()
+
+    def turn(self) -> None:
+        if not self.running:
+            return
+        self.stood_still_s = None
+        now = self.around.agenda.clock()
+        while self._mailbox:
+            event = self._mailbox.popleft()
+            if not self.stale(event):
+                self.note_received(event)
+                self.engine.handle(event, now)
+                self._perform(now)
+        self.engine.timers(now)
+        self._perform(now)
+        self.rest(self.engine, now)
+
+    def _perform(self, now: float) -> None:
+        for effect in self.engine.effects():
+            self._do(effect)
+        while self.refused:
+            self.engine.handle(self.refused.popleft(), now)
+            self._perform(now)
+
+    def _do(self, effect: ClientEffect) -> None:
+        match effect:
+            case CallFinished():
+                self._finish(effect)
+            case CallProgress():
+                self.note(f"{effect.call_id.hex()[:8]} news")
+            case _:
+                self.do_link(effect)
+
+    def _finish(self, effect: CallFinished) -> None:
+        call = self._calls[effect.call_id]
+        now = self.around.agenda.clock()
+        if isinstance(effect.result, RequestError):
+            error = effect.result
+            if error.outcome is not effect.outcome:
+                raise WorldError(f"{error!r} says {error.outcome.name}, its effect {effect.outcome.name}")
+            end = End.UNKNOWN if effect.outcome is Outcome.UNKNOWN else End.FAILED
+            call.endings.append(Ending(now, end, effect.outcome, type(error).__name__))
+        else:
+            call.endings.append(Ending(now, End.OK, effect.outcome, reply=tuple(effect.result)))
+        ending = call.endings[-1]
+        self.note(f"{call.key.decode()} ends {ending.end.value}, {ending.outcome.name} {ending.error}".rstrip())
+        if isinstance(effect.result, RequestError):
+            self.around.trace.remark(f"{effect.result}")
