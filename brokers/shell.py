@@ -20,6 +20,7 @@ from reliable.config import TransportConfig
 from reliable.errors import ClosedError
 from reliable.transport import (
     Waker,
+    ipc_is_served,
     open_router,
     read_message,
     seed_routing_ids,
@@ -180,6 +181,9 @@ class MajordomoBroker:
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> str:
     """Bind; the address as bound. libzmq's errors come without the address and as a class of their own."""
+    if address.startswith("ipc://") and ipc_is_served(address.removeprefix("ipc://")):
+        # libzmq would remove the file and take the clients away from whoever listens there.
+        raise OSError(errno.EADDRINUSE, f"{address}: the address is in use")
     if "[" in address or address.startswith("tcp://*"):
         socket.setsockopt(zmq.IPV6, 1 if "[" in address else 0)
     try:

@@ -42,6 +42,7 @@ __all__ = [
     "Waker",
     "Watcher",
     "dealer_options",
+    "ipc_is_served",
     "milliseconds",
     "open_router",
     "read_message",
@@ -63,6 +64,7 @@ _GUARD_EXTRA_S: Final = 0.5
 _READ_BATCH_MAX: Final = 1_000
 """Messages read from one link before timers and other links get their turn."""
 _TERMINATE_S_MAX: Final = 1.0
+_IPC_PROBE_S: Final = 0.2
 
 _READABLE: Final = int(zmq.POLLIN)
 # Plain integers: joining two flags of an enum takes longer than handing a frame to libzmq.
@@ -147,6 +149,19 @@ def open_router(
 ) -> zmq.Socket[bytes]:
     """A ROUTER that tells when a peer cannot be reached, not yet bound."""
     return _new_socket(context, zmq.ROUTER, router_options(config, message_bytes_max=message_bytes_max))
+
+
+def ipc_is_served(path: str) -> bool:
+    """Whether a process listens on a Unix socket; a file left by a dead one does not count."""
+    name = f"\0{path[1:]}" if path.startswith("@") else path
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+        probe.settimeout(_IPC_PROBE_S)
+        try:
+            probe.connect(name)
+        except OSError as error:
+            # Somebody whose backlog is full listens, too.
+            return isinstance(error, TimeoutError | BlockingIOError)
+        return True
 
 
 def watch_endings(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:

@@ -960,6 +960,20 @@ def test_offering_one_report_again_repeats_no_other() -> None:
     assert bench.tick(0.05) == [("result", 1, quick, b"r")]
 
 
+def test_a_reply_long_after_its_deadline_that_the_socket_did_not_take_is_offered_again_too() -> None:
+    """Nobody waits for it, and yet it alone frees the slot that the broker keeps for it."""
+    bench = WorkerBench()
+    bench.register()
+    token = bench.token()
+    bench.deliver(token, within_s=1.0)
+    bench.now += 30.0
+    bench.engine.timers(bench.now)
+    bench.sends()
+    bench.engine.handle(JobFinished(1, [b"r"]), bench.now)
+    assert bench.unsent(bench.sends()[0]) == []
+    assert ("result", 1, token, b"r") in bench.tick(0.05)
+
+
 def test_a_reply_that_the_socket_did_not_take_survives_the_link() -> None:
     """Unsent, then lost: the token is in hand again, so READY names it."""
     bench = WorkerBench()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import socket as stdlib_socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,30 @@ def test_an_address_in_use_is_an_error_that_names_it(stage: Stage) -> None:
         with pytest.raises(OSError, match=f"{first.endpoint}: the address is in use") as caught:
             second.bind()
         assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_an_ipc_address_in_use_is_not_taken_from_who_has_it(stage: Stage, tmp_path: Path) -> None:
+    """libzmq alone would replace the socket file, and every client of the first broker would end at the second."""
+    address = f"ipc://{tmp_path}/b"
+    first = stage.broker(address)
+    with MajordomoBroker([address]) as second:
+        with pytest.raises(OSError, match="the address is in use") as caught:
+            second.bind()
+        assert caught.value.errno == errno.EADDRINUSE
+    with Client(first.endpoint, config=QUICK_CLIENT) as client:
+        assert client.request("mmi.service", b"x") == [b"404"]
+
+
+def test_an_ipc_file_that_a_dead_broker_left_is_no_hindrance(tmp_path: Path) -> None:
+    """A killed broker cannot clean up; its successor must start without a hand."""
+    path = tmp_path / "b"
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as left:
+        left.bind(str(path))
+        left.listen()
+    assert path.exists()
+    with MajordomoBroker([f"ipc://{path}"]) as broker:
+        broker.bind()
+        assert broker.endpoints == [f"ipc://{path}"]
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1", "nonsense", "tcp://203.0.113.1:5555", "ipc:///no/such/dir/x"])
