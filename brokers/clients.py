@@ -188,8 +188,7 @@ class ClientDesk:
             return
         prior = ask.first_sent < state.calls.horizon
         service = state.services.get(ask.request.service)
-        declared = None if service is None else service.idempotent
-        if (prior or ask.flags & _REPEAT) and not _may_repeat(ask.flags, declared, prior):
+        if (prior or ask.flags & _REPEAT) and not _may_repeat(ask.flags, service):
             self._unknown(ask, Outcome.UNKNOWN)
         elif ask.deadline <= state.now:
             state.counters.expired += 1
@@ -310,12 +309,13 @@ class ClientDesk:
             state.services.settle(call.service)
 
 
-def _may_repeat(flags: int, declared: bool | None, prior: bool) -> bool:
-    """Whether a call that may have run before may be accepted; ``declared`` is None if nobody knows the service.
+def _may_repeat(flags: int, service: Service | None) -> bool:
+    """Whether a call that may have run before is accepted: on a clear yes of the caller or of the service.
 
-    Before this life or the horizon (``prior``) only a clear yes counts. A repetition that the client answers for
-    (REPEAT) is refused on a clear no; the hand-over looks again, when the worker and its declaration are known.
+    While nobody offers the service nobody could say so yet, which is the rule right after a restart: then it waits, and
+    the hand-over looks again.
     """
+    declared = None if service is None else service.idempotent
     if declared is False or flags & _NOT_IDEMPOTENT:
         return False
-    return not prior or bool(flags & _IDEMPOTENT) or declared is True
+    return bool(flags & _IDEMPOTENT) or declared is True or service is None or not service.offers

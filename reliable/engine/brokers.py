@@ -102,8 +102,17 @@ class Brokers:
         return next(untroubled, None)
 
     def next_to_try(self, now: float) -> Broker | None:
-        """The first one without a link that may be tried now."""
-        return next((b for b in self.in_order() if b.link is None and self.free_at(b) <= now), None)
+        """The one to open a link to for calls that any broker may serve; None to wait, for time or for a link.
+
+        A link that some call needs to a broker further down the list is no reason to wait: that broker may be the one
+        that was just lost.
+        """
+        for broker in self.in_order():
+            if broker.link is not None:
+                return None
+            if self.free_at(broker) <= now:
+                return broker
+        return None
 
     def next_try_at(self) -> float:
         """When the first one without a link may be tried."""

@@ -410,11 +410,11 @@ class ClientEngine:
     # --- links ------------------------------------------------------------------------------------
 
     def _open_links(self, now: float) -> None:
-        """Open what waiting calls need; for those that any broker may serve, one link at a time."""
+        """Open what waiting calls need; for those that any broker may serve, the next in the list."""
         for broker in self._brokers:
             if broker.bound and broker.link is None and self._brokers.free_at(broker) <= now:
                 self._open_link(broker, now)
-        if self._free and not self._links:
+        if self._free:
             next_broker = self._brokers.next_to_try(now)
             if next_broker is not None:
                 self._open_link(next_broker, now)
@@ -485,7 +485,9 @@ class ClientEngine:
 
     def _missed(self, entry: _Open, address: str, why: str, foreign: bool, now: float) -> None:
         state = entry.state
-        avoid = state.avoid if isinstance(state, Waiting) else frozenset()
+        avoid: frozenset[str] = frozenset()
+        if isinstance(state, Waiting):
+            avoid = state.avoid if state.only is None else frozenset({state.only.address})
         elsewhere = bool(avoid) and self._brokers.other(avoid, now) is not None
         self._apply(entry, Missed(address, why, foreign, elsewhere), now, self._jitter())
         if entry.state is state:

@@ -10,7 +10,9 @@ The rules ("who may repeat what", client rows):
 2. If a copy may have run and the call is *safe* (declared idempotent), it is sent again anywhere; the flag REPEAT tells
    a broker that cannot know it that the work may have run elsewhere.
 3. If a copy may have run and the call is not safe, only the same life of the same broker is asked, with ATTACH, which
-   never dispatches. Another life ends the call with outcome UNKNOWN, since that broker's records are gone.
+   never dispatches. Another life ends the call with outcome UNKNOWN, since that broker's records are gone; but if the
+   caller did not say whether the call is safe, the other life, or another broker once this one cannot be reached, gets
+   a REPEAT without the word "idempotent", and runs it only if the *service* declares that.
 4. After a part of the reply was given to the caller nothing is sent again that could run it.
 5. An OK or a handler's error ends the call whichever attempt it answers. Any other final status ends the attempt that
    it answers, and the call only if it comes from the life that was asked last.
@@ -254,6 +256,11 @@ def may_submit(call: Call, past: Past) -> bool:
     return not past.may_have_run or (call.safe and not past.partial)
 
 
+def _service_decides(call: Call, past: Past) -> bool:
+    """Whether a copy may go to a broker that knows nothing of the call, and the service says if it runs (rule 3)."""
+    return call.unsaid and not past.partial
+
+
 def _waiting(call: Call, state: Waiting, event: CallEvent, config: ClientConfig, now: float, u: float) -> _Step:
     match event:
         case Grant():
@@ -304,12 +311,16 @@ def _asked(call: Call, state: Asked, event: CallEvent, config: ClientConfig, now
 def _grant(call: Call, state: Waiting, grant: Grant, config: ClientConfig, now: float) -> _Step:
     past = state.past
     if state.only is not None:
-        if grant.life != state.only.life:
+        if grant.life == state.only.life:
+            return _ask(call, past, grant.link, grant.address, grant.life, config, now, probe=False)
+        if not _service_decides(call, past):
             why = f"{grant.address} was restarted, and with it went what was known of the call"
             return endings.broker_lost(call, past, now, why), ()
-        return _ask(call, past, grant.link, grant.address, grant.life, config, now, probe=False)
-    if not may_submit(call, past):
-        raise LocalProtocolError("a second copy of a call that is not idempotent")
+    elif not may_submit(call, past):
+        if not _service_decides(call, past):
+            raise LocalProtocolError("a second copy of a call that is not idempotent")
+        if past.known_to(grant.life):
+            return _ask(call, past, grant.link, grant.address, grant.life, config, now, probe=False)
     if grant.bytes_max and call.size_bytes > grant.bytes_max:
         return endings.too_large(call, past, now, grant.bytes_max, f"the broker at {grant.address}"), ()
     if past.attempts >= ATTEMPT_MAX:
@@ -407,6 +418,8 @@ def _missed_the_only(
     if event.foreign:
         return endings.broker_lost(call, past, now, f"something else answers at {only.address} now: {event.why}")
     if _used_up(past.misses, config):
+        if _service_decides(call, past) and event.elsewhere:
+            return Waiting(past, now, avoid=frozenset({only.address}))
         why = f"{only.address} could not be reached again in {past.misses} tries: {event.why}"
         return endings.broker_lost(call, past, now, why)
     return attrs.evolve(state, past=past)
@@ -492,7 +505,8 @@ def _speaks_of_record(past: Past, event: Answered) -> bool:
 def _alive(call: Call, state: Asked, config: ClientConfig, now: float) -> Asked:
     # Asking does not wear out a call that cannot be sent twice; one that can be must not be sent for ever to brokers
     # that die of it.
-    failures = state.past.failures if call.safe else 0
+    sent_twice = call.safe or state.past.repeats(state.life)
+    failures = state.past.failures if sent_twice else 0
     past = attrs.evolve(state.past, failures=failures, misses=0, unsent=0)
     return attrs.evolve(state, past=past, heard=True, silent_at=now + _patience_s(config))
 

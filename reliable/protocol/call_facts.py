@@ -34,6 +34,9 @@ _STORY_TAIL: Final = 24
 _UNBOUNDED_S: Final = 366 * 86400.0
 _MARGIN_SHARE: Final = 0.05
 _MARGIN_S_MAX: Final = 0.1
+_MARGIN_S_MIN: Final = 0.075
+"""A broker may tell up to 50 ms late that time is up, and the word has to travel."""
+_MARGIN_SHARE_MAX: Final = 0.25
 _ENVELOPE_BYTES: Final = 128
 
 Step: TypeAlias = tuple[float, str, str]
@@ -51,6 +54,8 @@ class Call:
     started: float
     safe: bool
     """It may be sent again although an earlier copy may have run. Only if the caller said so, or for ``mmi.``."""
+    unsaid: bool
+    """The caller said neither yes nor no, so that the service's declaration counts, which only brokers know."""
     reserved: bool
     """Answered by the broker itself, which keeps no record of it."""
     fail_fast: bool
@@ -75,6 +80,7 @@ class Call:
             deadline=submit.deadline,
             started=now,
             safe=idempotent is True,
+            unsaid=idempotent is None,
             reserved=reserved,
             fail_fast=submit.fail_fast,
             wants_progress=submit.wants_progress,
@@ -119,7 +125,8 @@ class Call:
 
 
 def _margin_s(remaining_s: float) -> float:
-    return min(max(remaining_s, 0.0) * _MARGIN_SHARE, _MARGIN_S_MAX)
+    left_s = max(remaining_s, 0.0)
+    return max(min(left_s * _MARGIN_SHARE, _MARGIN_S_MAX), min(left_s * _MARGIN_SHARE_MAX, _MARGIN_S_MIN))
 
 
 def check_submit(submit: Submit) -> None:
@@ -211,6 +218,10 @@ class Past:
     def repeats(self, life: bytes) -> bool:
         """Whether a copy sent to ``life`` now repeats work that may have run at another one."""
         return self.untracked or any(copy[0] != life for copy in self.copies)
+
+    def known_to(self, life: bytes) -> bool:
+        """Whether a copy was sent to ``life``, so that it may hold a record of the call."""
+        return any(copy[0] == life for copy in self.copies)
 
     def sent(self, kind: CallKind, attempt: int, life: bytes, address: str, now: float) -> Past:
         """Another attempt was handed to the socket."""

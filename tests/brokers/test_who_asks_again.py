@@ -459,6 +459,39 @@ def test_repetition_is_run_where_nobody_vetoes(declared: bool | None) -> None:
     assert len(worker.jobs()) == 1
 
 
+@pytest.mark.parametrize("known_before", [True, False])
+@pytest.mark.parametrize(("declared", "runs"), [(None, 0), (False, 0), (True, 1)])
+def test_repetition_of_a_caller_who_said_nothing_is_run_only_on_the_services_word(
+    declared: bool | None, runs: int, known_before: bool
+) -> None:
+    """The client cannot know what the service declares; the broker can, if need be once a worker has come."""
+    bench = Bench()
+    client = OurClient(bench)
+    worker = OurWorker(bench, b"w1", services=[ServiceOffer(b"echo", declared)])
+    if known_before:
+        worker.ready()
+    client.submit(attempt=2, flags=CallFlag.REPEAT)
+    if not known_before:
+        no_final(client)
+        worker.ready()
+    assert len(worker.jobs()) == runs
+    if not runs:
+        assert verdict(client) == UNKNOWN_UNPROVEN
+
+
+@pytest.mark.parametrize(("declared", "runs"), [(None, 0), (False, 0), (True, 1)])
+def test_call_of_a_former_life_waits_for_the_services_word(declared: bool | None, runs: int) -> None:
+    """After a restart clients are back before workers: nobody has said no yet."""
+    bench = Bench()
+    client = OurClient(bench)
+    client.submit(attempt=2, flags=CallFlag.REPEAT, first_sent=bench.now - 5.0)
+    no_final(client)
+    worker = OurWorker(bench, b"w1", services=[ServiceOffer(b"echo", declared)]).ready()
+    assert len(worker.jobs()) == runs
+    if not runs:
+        assert verdict(client) == UNKNOWN_UNPROVEN
+
+
 def test_first_sending_is_run_by_a_service_that_vetoes_repeating() -> None:
     """The veto is against repeating, not against running."""
     bench = Bench()

@@ -39,6 +39,18 @@ def test_they_are_tried_in_the_order_of_the_list() -> None:
     assert brokers.next_try_at() == 0.5
 
 
+def test_a_link_in_progress_is_waited_for_only_if_its_broker_comes_first() -> None:
+    """A call that must ask the lost broker again does not hold up those that may go elsewhere."""
+    brokers = make()
+    brokers["a"].link = 1
+    assert brokers.next_to_try(0.0) is None
+    brokers["a"].link = None
+    brokers["b"].link = 2
+    assert brokers.next_to_try(0.0) is brokers["a"]
+    brokers.failed(brokers["a"], "refused", 0.0, 0.5)
+    assert brokers.next_to_try(0.0) is None, "the link to the next one is on its way"
+
+
 def test_a_failed_broker_waits_longer_each_time() -> None:
     """A list of dead brokers must not cost more than a few tries per second."""
     brokers = make("a")

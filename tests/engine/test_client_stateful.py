@@ -93,9 +93,11 @@ class Clients(RuleBasedStateMachine):
         u=st.sampled_from([0.0, 0.5, 0.999]),
         brokers=st.integers(1, 2),
         calls_open_max=st.sampled_from([1, 3, 3, 7]),
+        declared=st.booleans(),
     )
-    def start(self, policy: int | None, u: float, brokers: int, calls_open_max: int) -> None:
+    def start(self, policy: int | None, u: float, brokers: int, calls_open_max: int, declared: bool) -> None:
         self.calls_open_max = calls_open_max
+        self.declared = declared
         self.policy = policy
         self.now = 50.0
         self.brokers = [Broker(name, name.encode() + b"-life-0") for name in "ab"[:brokers]]
@@ -277,6 +279,8 @@ class Clients(RuleBasedStateMachine):
                 self.tell(number, broker, frame, Status.UNKNOWN_CALL, Outcome.NOT_EXECUTED)
         elif chance >= 80:
             self.tell(number, broker, frame, (Status.OVERLOADED, Status.NO_SERVICE)[chance % 2], Outcome.NOT_EXECUTED)
+        elif frame.flags & CallFlag.REPEAT and not (frame.flags & CallFlag.IDEMPOTENT or self.declared):
+            self.tell(number, broker, frame, Status.UNKNOWN_CALL, Outcome.UNKNOWN)
         else:
             assert body == [call_id], "a copy without its body"
             broker.records[call_id] = Record(frame.attempt, number)
@@ -427,7 +431,7 @@ class Clients(RuleBasedStateMachine):
             assert frame.kind is CallKind.CANCEL or call.call_id not in self.ended, "sent although it is over"
             if call.deadline is not None:
                 assert link.hello_at + frame.deadline_ms / 1000 <= call.deadline + 1e-6
-            assert not (frame.flags & CallFlag.REPEAT) or call.idempotent
+            assert not (frame.flags & CallFlag.REPEAT) or call.idempotent is not False
         if self.refuse_next and effect.tag is not None:
             self.refuse_next = False
             self.unsent.append((effect.link, effect.tag))
@@ -449,7 +453,12 @@ class Clients(RuleBasedStateMachine):
     @invariant()
     def a_call_that_is_not_idempotent_runs_at_most_once(self) -> None:
         for call_id, runs in getattr(self, "runs", {}).items():
-            assert runs <= 1 or self.calls[call_id].idempotent, f"{call_id!r} ran {runs} times"
+            assert runs <= 1 or self.may_repeat(call_id), f"{call_id!r} ran {runs} times"
+
+    def may_repeat(self, call_id: bytes) -> bool:
+        """By the caller's word, or by the service's if the caller said nothing."""
+        said = self.calls[call_id].idempotent
+        return self.declared if said is None else said
 
     @invariant()
     def outcomes_are_true_and_stay_true(self) -> None:

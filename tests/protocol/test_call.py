@@ -50,7 +50,8 @@ from reliable.status import STATUS_TABLE, Retry, Status
 from reliable.wire.extension import AnswerFrame, CallFlag, CallKind, Place
 
 L1, L2 = b"life-one", b"life-two"
-CONFIG = ClientConfig(retry=RetryPolicy(backoff=Backoff(initial_s=0.4, delay_s_max=2.0)))
+ATTEMPTS = 5
+CONFIG = ClientConfig(retry=RetryPolicy(attempts=ATTEMPTS, backoff=Backoff(initial_s=0.4, delay_s_max=2.0)))
 NOW = 10.0
 
 
@@ -66,7 +67,8 @@ def make_call(*, idempotent: bool | None = None, fail_fast: bool = False, deadli
     return Call.from_submit(submit, 5.0)
 
 
-ONCE = make_call()
+ONCE = make_call(idempotent=False)
+UNSAID = make_call()
 SAFE = make_call(idempotent=True)
 
 
@@ -127,6 +129,7 @@ def error_of(state: CallState) -> RequestError:
 STATES: dict[str, tuple[Call, CallState]] = {
     "fresh": (ONCE, FRESH),
     "bound": (ONCE, bound()),
+    "bound unsaid": (UNSAID, bound(UNSAID)),
     "refused": (SAFE, go(SAFE, asked(SAFE), said(Status.OVERLOADED, elsewhere=True))[0]),
     "sent": (ONCE, asked(ONCE)),
     "attached": (ONCE, go(ONCE, bound(), Grant(2, "a", L1))[0]),
@@ -210,6 +213,7 @@ EXPECTED: dict[str, dict[str, object]] = {
     "ended": {"grant": WRONG, "grant other life": WRONG},
 }
 EXPECTED["sent safe"] = EXPECTED["sent"]
+EXPECTED["bound unsaid"] = EXPECTED["bound"] | {"grant other life": Asked}
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -354,6 +358,39 @@ def test_another_life_ends_a_call_that_may_have_run() -> None:
     """Its record is gone with the old life."""
     state, orders = go(ONCE, bound(), Grant(2, "a", L2))
     assert orders == []
+    assert isinstance(error_of(state), BrokerLost) and error_of(state).outcome is Outcome.UNKNOWN
+
+
+def test_another_life_gets_a_repeat_of_a_call_of_which_nobody_said_anything() -> None:
+    """The service may have declared itself idempotent, which only brokers know; they run it only then."""
+    state, orders = go(UNSAID, bound(UNSAID), Grant(2, "a", L2))
+    assert orders == [Transmit(2, CallKind.SUBMIT, 2, repeat=True)]
+    state, _ = go(UNSAID, state, said(Status.UNKNOWN_CALL, 2, outcome=Outcome.UNKNOWN, life=L2))
+    assert isinstance(error_of(state), BrokerLost) and error_of(state).outcome is Outcome.UNKNOWN
+
+
+def test_another_broker_is_asked_once_the_one_that_knows_cannot_be_reached() -> None:
+    """It goes there without a bond to the first; should the first come back, it is attached to there."""
+    state: CallState = bound(UNSAID)
+    for _ in range(ATTEMPTS):
+        state, _ = go(UNSAID, state, Missed("a", "refused", elsewhere=True))
+    assert isinstance(state, Waiting) and state.only is None and state.avoid == {"a"}
+    _, orders = go(UNSAID, state, OTHER_GRANT)
+    assert orders == [Transmit(2, CallKind.SUBMIT, 2, repeat=True)]
+    _, orders = go(UNSAID, state, Grant(2, "a", L1))
+    assert orders == [Transmit(2, CallKind.ATTACH, 2)]
+
+
+def test_a_call_that_was_repeated_on_the_services_word_does_not_wear_out_brokers_for_ever() -> None:
+    """A request that kills each broker must come to an end, although each of them says first that it runs."""
+    state: CallState = asked(UNSAID)
+    for number in range(2, 2 + 2 * ATTEMPTS):
+        life = bytes([number]) * 8
+        state, _ = go(UNSAID, state, said(Status.STARTED, 99, life=state.life if isinstance(state, Asked) else L1))
+        state, _ = go(UNSAID, state, Lost(number - 1, "cut"))
+        if isinstance(state, Ended):
+            break
+        state, _ = go(UNSAID, state, Grant(number, "a", life))
     assert isinstance(error_of(state), BrokerLost) and error_of(state).outcome is Outcome.UNKNOWN
 
 
@@ -654,7 +691,7 @@ def test_a_deadline_names_the_reason_if_no_worker_was_there() -> None:
 
 def test_flags_say_what_the_caller_said() -> None:
     """Unsaid is neither yes nor no."""
-    assert ONCE.flags == CallFlag.NONE and SAFE.flags == CallFlag.IDEMPOTENT
+    assert UNSAID.flags == CallFlag.NONE and SAFE.flags == CallFlag.IDEMPOTENT
     assert make_call(idempotent=False, fail_fast=True).flags == CallFlag.NOT_IDEMPOTENT | CallFlag.FAIL_FAST
 
 
