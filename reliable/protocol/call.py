@@ -12,7 +12,8 @@ The rules ("who may repeat what", client rows):
 3. If a copy may have run and the call is not safe, only the same life of the same broker is asked, with ATTACH, which
    never dispatches. Another life ends the call with outcome UNKNOWN, since that broker's records are gone; but if the
    caller did not say whether the call is safe, the other life, or another broker once this one cannot be reached, gets
-   a REPEAT without the word "idempotent", and runs it only if the *service* declares that.
+   a REPEAT without the word "idempotent", and runs it only if the *service* declares that. A broker's answer that says
+   so makes such a call safe.
 4. After a part of the reply was given to the caller nothing is sent again that could run it.
 5. An OK or a handler's error ends the call whichever attempt it answers. Any other final status ends the attempt that
    it answers, and the call only if it comes from the life that was asked last.
@@ -253,7 +254,12 @@ def step(call: Call, state: CallState, event: CallEvent, config: ClientConfig, n
 
 def may_submit(call: Call, past: Past) -> bool:
     """Whether another copy may be sent (rules 1, 2 and 4)."""
-    return not past.may_have_run or (call.safe and not past.partial)
+    return not past.may_have_run or (_safe(call, past) and not past.partial)
+
+
+def _safe(call: Call, past: Past) -> bool:
+    """By the word of the caller, or of the service if the caller left it to that."""
+    return call.safe or (call.unsaid and past.vouched)
 
 
 def _service_decides(call: Call, past: Past) -> bool:
@@ -478,6 +484,7 @@ def _noted(call: Call, past: Past, event: Answered) -> tuple[Past, tuple[Order, 
         known=past.known if final else event.life,
         retry_after_s=(answer.retry_after_ms / 1000 or None) if final else past.retry_after_s,
         partial=past.partial or answer.status is Status.PARTIAL,
+        vouched=past.vouched or answer.idempotent,
     )
     if answer.status is Status.PARTIAL:
         return past, (Deliver(event.body, partial=True),)
@@ -505,7 +512,7 @@ def _speaks_of_record(past: Past, event: Answered) -> bool:
 def _alive(call: Call, state: Asked, config: ClientConfig, now: float) -> Asked:
     # Asking does not wear out a call that cannot be sent twice; one that can be must not be sent for ever to brokers
     # that die of it.
-    sent_twice = call.safe or state.past.repeats(state.life)
+    sent_twice = _safe(call, state.past) or state.past.repeats(state.life)
     failures = state.past.failures if sent_twice else 0
     past = attrs.evolve(state.past, failures=failures, misses=0, unsent=0)
     return attrs.evolve(state, past=past, heard=True, silent_at=now + _patience_s(config))

@@ -196,6 +196,8 @@ class Past:
     place: Place = Place.UNSAID
     partial: bool = False
     """A part of the reply was given to the caller: nothing may run a second time."""
+    vouched: bool = False
+    """A broker has said that the service declares itself idempotent; means something if the caller said nothing."""
     retry_after_s: float | None = None
     story: tuple[Step, ...] = ()
 

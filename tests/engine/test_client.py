@@ -86,7 +86,7 @@ def test_the_call_frame_says_what_the_broker_must_know() -> None:
 
 
 def test_the_margin_of_a_short_deadline_is_a_share_of_it() -> None:
-    """0.1 s would leave nothing of a call that has 0.1 s in all; too little, and the broker's verdict comes too late."""
+    """0.1 s would leave nothing of a call of 0.1 s; with too little the broker's verdict comes too late."""
     desk = Desk()
     desk.submit("z")
     desk.open(1)

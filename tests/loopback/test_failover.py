@@ -104,6 +104,32 @@ def test_whoever_comes_first_finds_the_restarted_broker(stage: Stage, shell: She
         assert reply.result(5) == [b"2"]
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_services_own_word_lets_a_call_go_on_when_its_broker_is_stopped(
+    stage: Stage, shell: ShellKind, comes_back: bool
+) -> None:
+    """The caller said nothing, and need not: whoever wrote the handler knows best whether it may run twice."""
+    runs: list[float] = []
+    first, second = stage.broker(), stage.broker()
+    worker = shell.worker(first.endpoint, second.endpoint, concurrency=2)
+
+    @worker.service("look", idempotent=True)
+    def look() -> str:
+        runs.append(time.monotonic())
+        time.sleep(0.5)
+        return "seen"
+
+    shell.run(worker).wait_registered(2)
+    client = shell.client(first.endpoint, second.endpoint)
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(client.call, "look")
+        eventually(lambda: len(runs) == 1, "the handler runs")
+        stage.stop(first)
+        if comes_back:
+            stage.broker(first.endpoint)
+        assert reply.result(10) == "seen"
+
+
 def test_a_call_that_must_not_repeat_ends_unknown_when_its_broker_is_stopped(stage: Stage, shell: ShellKind) -> None:
     """Its only record died with the broker; nobody can say whether it ran, and nobody may run it again."""
     runs: list[float] = []

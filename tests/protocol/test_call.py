@@ -394,6 +394,19 @@ def test_a_call_that_was_repeated_on_the_services_word_does_not_wear_out_brokers
     assert isinstance(error_of(state), BrokerLost) and error_of(state).outcome is Outcome.UNKNOWN
 
 
+@pytest.mark.parametrize(("call", "goes_on"), [(UNSAID, True), (ONCE, False)])
+def test_a_brokers_word_that_the_service_is_idempotent_counts_unless_the_caller_said_no(
+    call: Call, goes_on: bool
+) -> None:
+    """A broker that stops hands its calls over like this: overloaded, may have run, may be repeated."""
+    news = Answered(L1, AnswerFrame(Status.STARTED, 1, b"c" * 16, L1, Outcome.UNKNOWN, idempotent=True), [b""])
+    state, _ = go(call, asked(call), news, Lost(1, "cut"))
+    assert isinstance(state, Waiting) and (state.only is None) is goes_on
+    if goes_on:
+        _, orders = go(call, state, OTHER_GRANT)
+        assert orders == [Transmit(2, CallKind.SUBMIT, 2, repeat=True)]
+
+
 def test_a_second_copy_of_a_call_that_may_have_run_is_refused_here_too() -> None:
     """The last line of defence should the engine ever grant what it must not."""
     wrong = Waiting(asked(ONCE).past, NOW)
