@@ -23,3 +23,4 @@ html_theme = "furo"
 html_copy_source = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_preserve_defaults = True  # As written, not as the object prints itself.

@@ -21,7 +21,16 @@ from reliable.types import Frames, Observer
 from reliable.wire.extension import INSTANCE_BYTES, ServiceOffer
 from reliable.wire.mdp import check_service
 
-__all__ = ["Handler", "HandlerFunction", "Services", "WorkerSetup", "job_error", "run_coroutine", "run_function"]
+__all__ = [
+    "Handler",
+    "HandlerFunction",
+    "Services",
+    "WorkerSettings",
+    "WorkerSetup",
+    "job_error",
+    "run_coroutine",
+    "run_function",
+]
 
 HandlerFunction: TypeAlias = Callable[..., Any]
 """Whatever a user decorates; its own signature is kept."""
@@ -136,6 +145,36 @@ class WorkerSetup:
             jitter=random.Random(os.urandom(16)).random,
             observer=self._observer,
         )
+
+
+class WorkerSettings:
+    """What can be read and changed of a worker before it runs; the base of both workers."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+
+    @property
+    def brokers(self) -> list[str]:
+        """Addresses to register with; changes count at the next ``run``."""
+        return self._setup.brokers
+
+    @brokers.setter
+    def brokers(self, brokers: list[str]) -> None:
+        self._setup.brokers = list(brokers)
+
+    @property
+    def concurrency(self) -> int:
+        """Handlers that run at once; changes count at the next ``run``."""
+        return self._setup.config.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        self._setup.config = attrs.evolve(self._setup.config, concurrency=concurrency)
+
+    @property
+    def services(self) -> list[str]:
+        """Names of the services, in order of registration."""
+        return [offer.name.decode() for offer in self._setup.services.offers()]
 
 
 def job_error(error: BaseException, *, executed: bool = True) -> JobError:

@@ -6,6 +6,7 @@ while libzmq's own thread goes on, as when a handler holds the GIL).
 
 from __future__ import annotations
 
+import abc
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ class Contract(Protocol):
     def next_deadline(self) -> float | None: ...
 
 
-class Actor:
+class Actor(abc.ABC):
     """A process with one engine at a time."""
 
     def __init__(self, around: Surroundings, name: str) -> None:
@@ -120,8 +121,9 @@ class Actor:
     def note(self, text: str) -> None:
         self.around.trace(f"{self.name} {text}")
 
+    @abc.abstractmethod
     def turn(self) -> None:
-        raise NotImplementedError
+        """The loop runs once: take in what has arrived."""
 
     def rest(self, engine: Contract, now: float) -> None:
         """Carry out what is due and arrange for the next wake-up."""
@@ -142,8 +144,9 @@ class LinkActor(Actor):
         self.refused: deque[Unsent] = deque()
         """Sends that the socket did not take; the engine hears of them before anything else."""
 
+    @abc.abstractmethod
     def post(self, event: object) -> None:
-        raise NotImplementedError
+        """Put an event into the mailbox and wake the process."""
 
     def deliver(self, event: LinkOpened | LinkClosed | Received) -> None:
         """Put an event where the process finds it when it runs."""

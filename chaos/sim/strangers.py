@@ -6,6 +6,7 @@ which must not be repeated is not.
 
 from __future__ import annotations
 
+import abc
 from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -78,9 +79,9 @@ class _Stranger(LinkActor):
                 self.take(event)
         self.refused.clear()
 
+    @abc.abstractmethod
     def take(self, event: Event) -> None:
         """React to one event."""
-        raise NotImplementedError
 
     def goes_on(self) -> None:
         """First what is late, then what arrived."""

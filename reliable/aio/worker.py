@@ -12,12 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-import attrs
-
 from reliable.aio.pump import LoopDriver, LoopWait
 from reliable.config import WorkerConfig
 from reliable.engine.worker import WorkerCounters, WorkerEngine, WorkerSnapshot
-from reliable.handling import Handler, HandlerFunction, WorkerSetup, job_error, run_coroutine, run_function
+from reliable.handling import (
+    Handler,
+    HandlerFunction,
+    WorkerSettings,
+    WorkerSetup,
+    job_error,
+    run_coroutine,
+    run_function,
+)
 from reliable.payload import MSGPACK, Codec
 from reliable.protocol.events import (
     CancelJob,
@@ -150,7 +156,7 @@ class _Run:
         self._threads.close(0.0 if self._running else _THREADS_END_S)
 
 
-class AsyncWorker:
+class AsyncWorker(WorkerSettings):
     """Offers services at one or more brokers; coroutine handlers run as tasks, plain functions in threads.
 
     Args:
@@ -173,36 +179,13 @@ class AsyncWorker:
         codec: Codec = MSGPACK,
         observer: Observer | None = None,
     ) -> None:
-        self._setup = WorkerSetup(brokers, concurrency, config, codec, observer)
+        super().__init__(WorkerSetup(brokers, concurrency, config, codec, observer))
         self._run: _Run | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = asyncio.Event()
         self._stop_timeout: float | None = None
         """Seconds to drain, once somebody asked to stop."""
         self._draining = False
-
-    @property
-    def brokers(self) -> list[str]:
-        """Addresses to register with; changes count at the next ``run``."""
-        return self._setup.brokers
-
-    @brokers.setter
-    def brokers(self, brokers: list[str]) -> None:
-        self._setup.brokers = list(brokers)
-
-    @property
-    def concurrency(self) -> int:
-        """Handlers that run at once; changes count at the next ``run``."""
-        return self._setup.config.concurrency
-
-    @concurrency.setter
-    def concurrency(self, concurrency: int) -> None:
-        self._setup.config = attrs.evolve(self._setup.config, concurrency=concurrency)
-
-    @property
-    def services(self) -> list[str]:
-        """Names of the services, in order of registration."""
-        return [offer.name.decode() for offer in self._setup.services.offers()]
 
     def service(
         self, name: str, *, idempotent: bool | None = None, raw: bool = False

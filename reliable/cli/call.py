@@ -49,7 +49,7 @@ _STDIN: Final = "-"
     "--idempotent/--not-idempotent",
     default=None,
     help="Whether the request may safely run twice, and so may be sent again after a loss. "
-    "[default: the service decides for lost workers; after a lost broker it is not sent again]",
+    "[default: what the service declares]",
 )
 @click.option(
     "--fail-fast/--wait",

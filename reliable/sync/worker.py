@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final, TypeVar
 
-import attrs
-
 from reliable.config import WorkerConfig
 from reliable.driver import Driver
 from reliable.engine.worker import WorkerCounters, WorkerEngine, WorkerSnapshot
-from reliable.handling import HandlerFunction, WorkerSetup, run_function
+from reliable.handling import HandlerFunction, WorkerSettings, WorkerSetup, run_function
 from reliable.payload import MSGPACK, Codec
 from reliable.protocol.events import (
     CancelJob,
@@ -124,7 +122,7 @@ class _Run:
         self._wait.close()
 
 
-class Worker:
+class Worker(WorkerSettings):
     """Offers services at one or more brokers and runs their handlers in threads.
 
     Args:
@@ -147,36 +145,13 @@ class Worker:
         codec: Codec = MSGPACK,
         observer: Observer | None = None,
     ) -> None:
-        self._setup = WorkerSetup(brokers, concurrency, config, codec, observer)
+        super().__init__(WorkerSetup(brokers, concurrency, config, codec, observer))
         self._run: _Run | None = None
         self._ready = threading.Event()
         self._stop_timeout: float | None = None
         """Seconds to drain, once somebody asked to stop."""
         self._draining = False
         self._now = False
-
-    @property
-    def brokers(self) -> list[str]:
-        """Addresses to register with; changes count at the next ``run``."""
-        return self._setup.brokers
-
-    @brokers.setter
-    def brokers(self, brokers: list[str]) -> None:
-        self._setup.brokers = list(brokers)
-
-    @property
-    def concurrency(self) -> int:
-        """Handlers that run at once; changes count at the next ``run``."""
-        return self._setup.config.concurrency
-
-    @concurrency.setter
-    def concurrency(self, concurrency: int) -> None:
-        self._setup.config = attrs.evolve(self._setup.config, concurrency=concurrency)
-
-    @property
-    def services(self) -> list[str]:
-        """Names of the services, in order of registration."""
-        return [offer.name.decode() for offer in self._setup.services.offers()]
 
     def service(
         self, name: str, *, idempotent: bool | None = None, raw: bool = False

@@ -92,7 +92,10 @@ def test_stop_before_run_is_not_lost(endpoint: str) -> None:
     """A signal may come before the loop begins."""
     broker = MajordomoBroker([endpoint])
     broker.stop()
-    broker.run()
+    running = threading.Thread(target=broker.run, daemon=True)
+    running.start()
+    running.join(5)
+    assert not running.is_alive()
 
 
 def test_each_run_has_its_own_life_and_its_own_routing_ids() -> None:

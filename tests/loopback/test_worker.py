@@ -167,6 +167,7 @@ def test_a_worker_that_was_told_to_stop_before_it_ran_does_not_run(shell: ShellK
     worker.stop()
     running = shell.run(worker, ready=False)
     eventually(lambda: running.ended, "the worker ends")
+    assert running.stop() == 0
 
 
 # --- misuse ---------------------------------------------------------------------------------------
