@@ -111,6 +111,22 @@ class RequestError(ReliableError):
         self.retry_after_s = retry_after_s
         self.story = story
 
+    @property
+    def message(self) -> str:
+        """What was the matter; ``str(error)`` also says whether it may have run."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        message = self.message
+        return f"{message} ({_MEANING[self.outcome]})" if message else _MEANING[self.outcome]
+
+
+_MEANING = {
+    Outcome.UNKNOWN: "it may have run",
+    Outcome.NOT_EXECUTED: "it did not run",
+    Outcome.EXECUTED: "it ran",
+}
+
 
 class RequestTimeout(RequestError, TimeoutError):
     """No reply in time."""

@@ -93,10 +93,24 @@ def test_an_error_keeps_its_facts_as_fields() -> None:
         retry_after_s=0.2,
         story=("sent", "lost"),
     )
-    assert str(error) == "gone"
+    assert error.message == "gone"
     assert (error.outcome, error.service, error.call_id) == (Outcome.NOT_EXECUTED, "echo", b"1" * 16)
     assert (error.attempts, error.elapsed_s, error.retry_after_s) == (3, 1.5, 0.2)
     assert error.story == ("sent", "lost")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (Outcome.UNKNOWN, "it may have run"),
+        (Outcome.NOT_EXECUTED, "it did not run"),
+        (Outcome.EXECUTED, "it ran"),
+    ],
+)
+def test_the_text_of_an_error_says_whether_it_may_have_run(outcome: Outcome, words: str) -> None:
+    """Whoever finds it in a log has no fields to look at."""
+    assert str(errors.RequestTimeout("too late", outcome=outcome)) == f"too late ({words})"
+    assert str(errors.RequestTimeout(outcome=outcome)) == words
 
 
 def test_everything_is_caught_by_the_one_base() -> None:

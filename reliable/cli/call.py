@@ -146,7 +146,8 @@ def _report(error: ReliableError, as_json: bool) -> int:
 
 
 def _error_value(error: ReliableError) -> dict[str, object]:
-    value: dict[str, object] = {"error": type(error).__name__, "message": one_line(str(error))}
+    message = error.message if isinstance(error, RequestError) else str(error)
+    value: dict[str, object] = {"error": type(error).__name__, "message": one_line(message)}
     if isinstance(error, RequestError):
         value |= {
             "outcome": error.outcome.name,

@@ -81,7 +81,7 @@ def describe(error: ReliableError) -> str:
     facts = [outcome_text(error.outcome), _attempts_text(error.attempts), f"{error.elapsed_s:.2f} s"]
     if error.retry_after_s is not None:
         facts.append(f"retry after {error.retry_after_s:.1f} s")
-    text = str(error)
+    text = error.message
     if isinstance(error, WorkerFailed) and error.remote_message not in text:
         text = f"{text}: {error.remote_type}: {error.remote_message}"
     if error.story:
