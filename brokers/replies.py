@@ -31,6 +31,8 @@ from reliable.wire.mdp import Version, WorkerReply
 __all__ = ["ReplyDesk"]
 
 _WANTS_PROGRESS: Final = int(CallFlag.WANTS_PROGRESS)
+_NO_REPLY: Final = {int(status): status for status in (Status.TOO_LARGE, Status.REPLY_EVICTED)}
+"""Details of an ERROR that is not the handler's: it ran well, and the worker has no reply to give."""
 
 
 class ReplyDesk:
@@ -86,7 +88,9 @@ class ReplyDesk:
         else:
             status, outcome = Status.OK, Outcome.EXECUTED
             if report.kind is ReportKind.ERROR:
-                status = Status.HANDLER_ERROR
+                status = _NO_REPLY.get(report.detail, Status.HANDLER_ERROR)
+                if status is not Status.HANDLER_ERROR:
+                    body = body[1:] or answers.NO_BODY
                 if not (report.executed or hand_over.started):
                     call.unproven -= 1
                     outcome = call.proven_outcome()

@@ -439,7 +439,7 @@ class Desk:
         if not self._fits(handover, frames):
             self._counters.replies_too_large += 1
             text = f"the reply has {reports.size_bytes(frames)} bytes; {self._limit_bytes(handover)} are allowed"
-            frames = reports.error(handover.token, JobError(reports.REPLY_TOO_LARGE, text))
+            frames = reports.error(handover.token, reports.too_large(text))
         self._send_final(handover, frames, now)
 
     def _conclude_plain(self, handover: Handover, result: Frames | JobError, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from reliable.protocol.events import JobError
+from reliable.status import Status
 from reliable.types import Frames
 from reliable.wire.extension import CONTROL_TOKEN, GiveBackReason, Report, ReportKind
 from reliable.wire.mdp import Version, WorkerReply
@@ -14,7 +15,6 @@ __all__ = [
     "ERROR_TEXT_BYTES_MAX",
     "FORGOTTEN",
     "REPLY_EVICTED",
-    "REPLY_TOO_LARGE",
     "STREAM_BROKEN",
     "credit",
     "error",
@@ -23,18 +23,27 @@ __all__ = [
     "news",
     "plain_reply",
     "size_bytes",
+    "too_large",
 ]
 
 CALL_ID_CONFLICT: Final = JobError("CallIdConflict", "another request with this call id was run here", executed=False)
-REPLY_EVICTED: Final = JobError("ReplyEvicted", "it ran here before, and the reply is no longer kept")
+REPLY_EVICTED: Final = JobError(
+    "ReplyEvicted", "it ran here before, and the reply is no longer kept", status=Status.REPLY_EVICTED
+)
 FORGOTTEN: Final = JobError(
     "ReplyEvicted", "it may have run here before; too much was answered since to tell", executed=False
 )
 """Not executed is true of this delivery; what is said of the call the client joins with what it knows of the others."""
-STREAM_BROKEN: Final = JobError("StreamBroken", "a part of the streamed reply could not be sent")
-REPLY_TOO_LARGE: Final = "ReplyTooLarge"
+STREAM_BROKEN: Final = JobError(
+    "StreamBroken", "a part of the streamed reply could not be sent", status=Status.REPLY_EVICTED
+)
 ERROR_TEXT_BYTES_MAX: Final = 16 * 1024
 _ERROR_NAME_BYTES_MAX: Final = 255
+
+
+def too_large(text: str) -> JobError:
+    """What is said in place of a reply that does not fit through."""
+    return JobError("ReplyTooLarge", text, status=Status.TOO_LARGE)
 
 
 def final(token: bytes, result: Frames | JobError) -> Frames:
@@ -48,7 +57,8 @@ def error(token: bytes, failure: JobError) -> Frames:
     """The report that ends a delivery whose handler failed; overlong texts are cut."""
     name = failure.type_name.encode("utf-8", "replace")[:_ERROR_NAME_BYTES_MAX]
     text = failure.message.encode("utf-8", "replace")[:ERROR_TEXT_BYTES_MAX]
-    return _report(Report(token, ReportKind.ERROR, failure.executed), [name, text], last=True)
+    detail = 0 if failure.status is Status.HANDLER_ERROR else int(failure.status)
+    return _report(Report(token, ReportKind.ERROR, failure.executed, detail), [name, text], last=True)
 
 
 def give_back(token: bytes, reason: GiveBackReason) -> Frames:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import attrs
 
 from reliable.errors import Outcome, RequestError
+from reliable.status import Status
 from reliable.types import Frames
 from reliable.wire.extension import CallFlag
 
@@ -138,6 +139,8 @@ class JobError:
     message: str
     executed: bool = True
     """False if the handler was never entered."""
+    status: Status = Status.HANDLER_ERROR
+    """``TOO_LARGE`` or ``REPLY_EVICTED`` if it ran well and only its reply cannot be had."""
 
 
 @attrs.frozen

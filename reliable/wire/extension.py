@@ -348,7 +348,8 @@ class Report:
     executed: bool = True
     """For ``ERROR``: False if the handler was never entered (say, arguments that do not fit)."""
     detail: int = 0
-    """``GIVE_BACK``: a ``GiveBackReason``. ``CREDIT``: how many requests at once."""
+    """``GIVE_BACK``: a ``GiveBackReason``. ``CREDIT``: how many requests at once. ``ERROR``: 0, or the ``Status`` that
+    says why a handler that ran well has no reply (too large, evicted)."""
 
     def encode(self) -> bytes:
         """The frame."""

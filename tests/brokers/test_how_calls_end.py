@@ -13,6 +13,7 @@ from reliable.wire.extension import (
     CallFlag,
     CallKind,
     GiveBackReason,
+    ReportKind,
     ServiceOffer,
 )
 from reliable.wire.mdp import Version
@@ -327,6 +328,27 @@ def test_repetition_after_a_cancel_does_not_run(kind: CallKind) -> None:
 
 
 # --- handler errors, sessions, credit ---
+
+
+@pytest.mark.parametrize("status", [Status.TOO_LARGE, Status.REPLY_EVICTED])
+def test_handler_that_ran_well_without_a_reply_to_give_is_not_called_failed(status: Status) -> None:
+    """An error of the handler's would send people looking for a bug that is not there."""
+    bench = Bench()
+    client, worker = OurClient(bench), OurWorker(bench).ready()
+    client.submit()
+    worker.report(worker.job().token, ReportKind.ERROR, b"Name", b"text", detail=int(status))
+    answer = final(client)
+    assert (answer.status, answer.outcome, answer.body) == (status, Outcome.EXECUTED, [b"text"])
+
+
+def test_detail_that_is_no_such_status_is_the_handlers_error() -> None:
+    """A worker must not make up a status that means something else to the client."""
+    bench = Bench()
+    client, worker = OurClient(bench), OurWorker(bench).ready()
+    client.submit()
+    worker.report(worker.job().token, ReportKind.ERROR, b"Name", b"text", detail=int(Status.NO_SERVICE))
+    answer = final(client)
+    assert (answer.status, answer.body) == (Status.HANDLER_ERROR, [b"Name", b"text"])
 
 
 @pytest.mark.parametrize(("executed", "outcome"), [(True, Outcome.EXECUTED), (False, Outcome.NOT_EXECUTED)])
