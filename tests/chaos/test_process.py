@@ -130,9 +130,11 @@ def test_close_also_kills_what_the_child_started() -> None:
 
 def test_child_dies_with_its_parent() -> None:
     """A test run that is killed must not leave brokers behind."""
+    # A child that says nothing more: one that goes on talking would also end by itself, on its broken pipe.
+    silent = "import time; print('ready', flush=True); time.sleep(60)"
     program = (
         "import time\nfrom chaos.process import ChildProcess\n"
-        f"child = ChildProcess.python('-c', {TICKING!r}, ready='ready')\n"
+        f"child = ChildProcess.python('-c', {silent!r}, ready='ready')\n"
         "print('child', child.pid, flush=True)\ntime.sleep(60)"
     )
     root = Path(__file__).parents[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import textwrap
 import time
@@ -12,6 +14,7 @@ import pytest
 from chaos import netns
 from chaos.injection import NotInjected
 from chaos.netns import Drop, Network, host, probe, run_in_namespace
+from chaos.process import ChildProcess
 from tests.support.injection_report import require
 
 ROOT = Path(__file__).parents[2]
@@ -156,20 +159,46 @@ def test_program_that_runs_too_long_is_killed_with_all_it_started() -> None:
             """,
             timeout_s=3,
         )
+    _await_end(marker)
+
+
+@inside
+def test_namespace_ends_with_the_process_that_asked_for_it() -> None:
+    """A test run that is killed leaves no network behind, nor who lives in it."""
+    require(probe())
+    marker = f"netns-test-{time.monotonic_ns()}"
+    # It says nothing: whoever talks would also end by itself, on a pipe that nobody reads any more.
+    sleeper = f"import time; time.sleep(60)  # {marker}"
+    program = (
+        "import sys\nfrom chaos.netns import run_in_namespace\n"
+        f"run_in_namespace([sys.executable, '-c', {sleeper!r}], timeout_s=60)"
+    )
+    with ChildProcess.python("-c", program, cwd=ROOT) as runner:
+        deadline = time.monotonic() + 20
+        while len(_holding(marker)) < 3:  # the runner, unshare, and the program inside
+            assert time.monotonic() < deadline, runner.output()
+            time.sleep(0.05)
+        os.kill(runner.pid, signal.SIGKILL)
+        _await_end(marker)
+
+
+def _await_end(marker: str) -> None:
     deadline = time.monotonic() + 10
-    while _holds(marker):
-        assert time.monotonic() < deadline, "a process outlived its namespace"
+    while found := _holding(marker):
+        assert time.monotonic() < deadline, f"outlived their namespace: {found}"
         time.sleep(0.05)
 
 
-def _holds(marker: str) -> bool:
+def _holding(marker: str) -> list[str]:
+    """Processes with these words in their command line; dead ones have none."""
+    found = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if marker.encode() in command.read_bytes():
-                return True
+                found.append(command.parent.name)
         except OSError:
             continue
-    return False
+    return found
 
 
 @inside

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
@@ -250,8 +251,12 @@ def test_environment_does_not_divert_the_calls(
         assert made.is_enabled()
 
 
-def test_error_of_the_block_is_not_hidden_by_a_dead_server(echo: EchoServer) -> None:
+def test_error_of_the_block_is_not_hidden_by_a_dead_server(toxiproxy_program: Path, echo: EchoServer) -> None:
     """The first error is the one that explains."""
-    with pytest.raises(ZeroDivisionError), ToxiproxyServer() as server, ToxiProxy(server, echo.address):
+    with (
+        pytest.raises(ZeroDivisionError),
+        ToxiproxyServer(binary=toxiproxy_program) as server,
+        ToxiProxy(server, echo.address),
+    ):
         server.stop()
         raise ZeroDivisionError

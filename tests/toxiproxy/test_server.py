@@ -61,16 +61,17 @@ def test_server_answers_with_the_pinned_version_and_stops(toxiproxy: ToxiproxySe
 
 
 @pytest.mark.toxiproxy
-def test_port_taken_between_look_and_start_is_tried_again(
-    toxiproxy_program: Path, monkeypatch: pytest.MonkeyPatch
+def test_port_that_another_server_took_is_not_mistaken_for_ours(
+    toxiproxy_program: Path, toxiproxy: ToxiproxyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many processes look for ports on one machine."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = iter([taken.getsockname()[1], free_port()])
-        monkeypatch.setattr(server_module, "free_port", lambda: next(ports))
-        with ToxiproxyServer(binary=toxiproxy_program) as server:
-            assert server.version == server_module.TOXIPROXY_VERSION
+    """A server that cannot listen lives on; the answers on its port are somebody else's, and so would be the faults."""
+    ports = iter([toxiproxy.port, free_port()])
+    monkeypatch.setattr(server_module, "free_port", lambda: next(ports))
+    with ToxiproxyServer(binary=toxiproxy_program) as server:
+        assert server.version == server_module.TOXIPROXY_VERSION
+        assert server.port != toxiproxy.port
     assert next(ports, None) is None
+    assert toxiproxy.version == server_module.TOXIPROXY_VERSION
 
 
 def test_program_that_ends_at_once_is_reported_with_its_words(tmp_path: Path) -> None:
