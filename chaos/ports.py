@@ -1,34 +1,40 @@
-"""Free ports for servers under test.
+"""Free ports for servers that are killed and come back.
 
-Never a port of the ephemeral range (32768 and up, as Linux has it): while a server on such a port is down, a client
-that keeps trying to connect to it may be given that very port as its own, meet itself, and take the port away. The
-same goes for any other connection that the system happens to make meanwhile.
+Never a port of the ephemeral range (32768 and up, as Linux has it), and never an even one: while a server is down, a
+client that keeps trying to connect may be given that very port as its own, meet itself, and take the port away.
 """
 
 from __future__ import annotations
 
 import random
 import socket
+from typing import Final
 
 __all__ = ["free_port"]
 
-_FIRST, _LAST = 20_000, 32_767
-_TRIES = 200
+_LOWEST: Final = 20_001
+_HIGHEST: Final = 32_767
+_TRIES: Final = 1_000
+_given: Final[set[int]] = set()
+"""Ports that this process was told: between being told and being bound a port is still free for others."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port below the ephemeral range on which nobody listens right now.
+    """A TCP port on which nobody listens, and which was not given out before.
 
     Raises:
         OSError: None was found.
     """
-    generator = random.Random()
+    generator = random.SystemRandom()
     for _ in range(_TRIES):
-        port = generator.randint(_FIRST, _LAST)
+        port = generator.randrange(_LOWEST, _HIGHEST + 1, 2)
+        if port in _given:
+            continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:
             try:
                 candidate.bind((host, port))
             except OSError:
                 continue
-            return port
-    raise OSError(f"no free port between {_FIRST} and {_LAST} on {host}")
+        _given.add(port)
+        return port
+    raise OSError(f"no free port between {_LOWEST} and {_HIGHEST} on {host}")

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from reliable import Client
-from reliable.cli.exits import describe, exit_code, one_line
+from reliable.cli.exits import describe, exit_code, message_of
 from reliable.cli.params import BROKER_URL, DEFAULT_BROKER, SECONDS, SERVICE
 from reliable.cli.values import frame_value
 from reliable.errors import ReliableError, RequestError
@@ -146,8 +146,7 @@ def _report(error: ReliableError, as_json: bool) -> int:
 
 
 def _error_value(error: ReliableError) -> dict[str, object]:
-    message = error.message if isinstance(error, RequestError) else str(error)
-    value: dict[str, object] = {"error": type(error).__name__, "message": one_line(message)}
+    value: dict[str, object] = {"error": type(error).__name__, "message": message_of(error)}
     if isinstance(error, RequestError):
         value |= {
             "outcome": error.outcome.name,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -17,32 +15,10 @@ from typing import Final
 import reliable
 from reliable.cli.exits import CommandFailed, one_line
 
-__all__ = ["Child", "free_ports"]
+__all__ = ["Child"]
 
 _READY_S_MAX: Final = 20.0
 _DEATH_S_MAX: Final = 5.0
-_PORTS: Final = range(20_001, 32_767, 2)
-"""Odd and below the ephemeral range: a refused connect to a port of that range can connect to itself and take it."""
-
-
-def free_ports(count: int) -> list[int]:
-    """So many loopback ports that nobody listens on at this moment.
-
-    Raises:
-        CommandFailed: None are left.
-    """
-    found: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise CommandFailed("there is no free loopback port")
 
 
 class Child:

@@ -8,8 +8,9 @@ import signal
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from chaos.ports import free_port
 from reliable import AsyncClient
-from reliable.cli.demo_children import Child, free_ports
+from reliable.cli.demo_children import Child
 from reliable.cli.demo_load import IN_FLIGHT, Load, Watcher, source_files
 from reliable.cli.demo_plan import WORKERS, Fault, FaultKind, plan_faults
 from reliable.cli.demo_report import DemoReport, Injected
@@ -69,7 +70,7 @@ class _Stage:
     """The processes, and everything that is done to them."""
 
     def __init__(self) -> None:
-        self.urls = [f"tcp://127.0.0.1:{port}" for port in free_ports(_BROKERS)]
+        self.urls = [f"tcp://127.0.0.1:{free_port()}" for _ in range(_BROKERS)]
         self.counts = _Counts(self.urls)
         self._children: list[Child] = []
         self._brokers: dict[str, Child] = {}

@@ -18,7 +18,7 @@ from reliable.errors import (
 )
 from reliable.status import STATUS_TABLE, ExitCode
 
-__all__ = ["CommandFailed", "describe", "exit_code", "one_line", "outcome_text"]
+__all__ = ["CommandFailed", "describe", "exit_code", "message_of", "one_line", "outcome_text"]
 
 
 class CommandFailed(Exception):
@@ -71,6 +71,11 @@ def outcome_text(outcome: Outcome) -> str:
 def one_line(text: str) -> str:
     """The text without line breaks and control characters: parts of it may come from another machine."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def message_of(error: ReliableError) -> str:
+    """What was the matter, in one line, without the outcome that is shown beside it."""
+    return one_line(error.message if isinstance(error, RequestError) else str(error))
 
 
 def describe(error: ReliableError) -> str:

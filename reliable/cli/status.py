@@ -12,7 +12,7 @@ import attrs
 import click
 
 from reliable import Client
-from reliable.cli.exits import describe, exit_code, one_line
+from reliable.cli.exits import describe, exit_code, message_of
 from reliable.cli.params import BROKER_URL, DEFAULT_BROKER, SECONDS
 from reliable.cli.status_table import render
 from reliable.errors import ReliableError, RemoteProtocolError, RequestError
@@ -39,8 +39,12 @@ class BrokerReport:
         if self.error is None:
             return {"broker": self.broker, **(self.snapshot or {})}
         outcome = self.error.outcome.name if isinstance(self.error, RequestError) else None
-        text = one_line(str(self.error))
-        return {"broker": self.broker, "error": type(self.error).__name__, "outcome": outcome, "message": text}
+        return {
+            "broker": self.broker,
+            "error": type(self.error).__name__,
+            "outcome": outcome,
+            "message": message_of(self.error),
+        }
 
 
 @click.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reliable.cli.demo_children import free_ports
 from tests.support.commands import Running, running
+from tests.support.ports import free_endpoint
 
 _SERVICES = """
 import asyncio
@@ -78,7 +78,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def free_url() -> str:
     """An address where nobody listens."""
-    return f"tcp://127.0.0.1:{free_ports(1)[0]}"
+    return free_endpoint()
 
 
 def url_in(line: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_endpoint
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -20,18 +21,6 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def _blocks(page: Path, language: str) -> list[str]:
     return [text for found, text in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
-
-
-def _free_port() -> int:
-    for port in range(21001, 32768, 2):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
 
 
 @contextmanager
@@ -57,7 +46,7 @@ def test_the_ten_lines_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
     readme = ROOT / "README.md"
     worker, client, _ = _blocks(readme, "python")
     (expected,) = _blocks(readme, "text")
-    url = f"tcp://127.0.0.1:{_free_port()}"
+    url = free_endpoint()
     for name, text in (("worker.py", worker), ("client.py", client)):
         assert "tcp://127.0.0.1:5555" in text
         (tmp_path / name).write_text(text.replace("tcp://127.0.0.1:5555", url), encoding="utf-8")
