@@ -6,6 +6,7 @@ here, in threads of our own, and libzmq is handed numbers only.
 
 from __future__ import annotations
 
+import _thread
 import ipaddress
 import queue
 import socket
@@ -118,22 +119,28 @@ class Resolver:
         self._done = done
         self._ask = ask
         self._answers: queue.SimpleQueue[Lookup] = queue.SimpleQueue()
-        self._busy = threading.BoundedSemaphore(LOOKUPS_MAX)
+        self._lock = threading.Lock()
+        self._hanging = 0
 
     def start(self, key: int, host: str, port: int) -> None:
         """Begin a lookup; its answer carries ``key``. There is always one answer, but no bound on when."""
-        if not self._busy.acquire(blocking=False):
+        with self._lock:
+            refused = self._hanging >= LOOKUPS_MAX
+            self._hanging += not refused
+        if refused:
             self._answers.put(Lookup(key, (), f"{LOOKUPS_MAX} other lookups still hang"))
             self._done()
             return
-        threading.Thread(target=self._run, args=(key, host, port), name=f"reliable-lookup-{host}", daemon=True).start()
+        # Not a ``threading.Thread``: Ctrl-C inside of its ``start`` can turn into a RuntimeError about a lock.
+        _thread.start_new_thread(self._run, (key, host, port))
 
     def _run(self, key: int, host: str, port: int) -> None:
         try:
             lookup = Lookup(key, tuple(self._ask(host, port)))
         except OSError as error:
             lookup = Lookup(key, (), error.strerror or str(error))
-        self._busy.release()
+        with self._lock:
+            self._hanging -= 1
         self._answers.put(lookup)
         self._done()
 

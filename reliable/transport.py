@@ -17,6 +17,7 @@ closed long before that. The price, that a dead link still accepts sends, is avo
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import math
@@ -194,9 +195,18 @@ def read_message(socket: zmq.Socket[bytes]) -> Frames | None:
 
 def terminate(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     """End a context whose sockets are closed; waits at most a second for what lingers."""
-    thread = threading.Thread(target=context.term, name="reliable-term", daemon=True)
-    thread.start()
-    thread.join(_TERMINATE_S_MAX)
+    done = threading.Lock()
+    done.acquire()
+
+    def run() -> None:
+        try:
+            context.term()
+        finally:
+            done.release()
+
+    # Not a ``threading.Thread``: Ctrl-C inside of its ``start`` can turn into a RuntimeError about a lock.
+    _thread.start_new_thread(run, ())
+    done.acquire(timeout=_TERMINATE_S_MAX)
 
 
 class Waker:

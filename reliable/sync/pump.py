@@ -32,7 +32,7 @@ from reliable.protocol.events import (
     ClientEvent,
     Submit,
 )
-from reliable.sync.waiting import SelectorWait
+from reliable.sync.waiting import SelectorWait, Signal
 from reliable.transport import LinkTable
 from reliable.types import Clock
 
@@ -48,7 +48,7 @@ _GRACE_S: Final = 0.5
 @attrs.define(eq=False)
 class _Waiting:
     call: Submit
-    event: threading.Event = attrs.field(factory=threading.Event)
+    event: Signal = attrs.field(factory=Signal)
     finished: CallFinished | None = None
 
     def finish(self, finished: CallFinished) -> None:
@@ -82,7 +82,7 @@ class ClientPump:
         self._leader: _Waiting | None = None
         self._leader_back: float = 0.0
         """When the leader is back from its wait at the latest."""
-        self._leader_left = threading.Event()
+        self._leader_left = Signal()
         self._over = ""
         """Why no call can be made any more."""
         self._released = False

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
+import threading
 from collections.abc import Callable
 
 from reliable.transport import Waker
 
-__all__ = ["SelectorWait"]
+__all__ = ["SelectorWait", "Signal"]
+
+
+class Signal:
+    """An event for one waiter, made of one lock of the interpreter itself.
+
+    ``threading.Event`` is Python code around such a lock. Ctrl-C can strike inside of it and leave the lock taken; then
+    the next thread that touches the event waits for ever. Here there is nothing to strike in.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let the waiter go, or the next wait return at once."""
+        with contextlib.suppress(RuntimeError):
+            # It was set already.
+            self._lock.release()
+
+    def clear(self) -> None:
+        """Take back a ``set`` that nobody has waited for."""
+        self._lock.acquire(blocking=False)
+
+    def wait(self, timeout: float) -> None:
+        """Return when set, which is used up by that, or after ``timeout`` seconds."""
+        self._lock.acquire(timeout=timeout)
 
 
 class SelectorWait:
