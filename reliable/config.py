@@ -6,12 +6,27 @@ limit, and zero is refused where it would mean "at once, for ever". Bad settings
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import attrs
 from attrs import validators
 
-__all__ = ["Backoff", "ClientConfig", "Heartbeat", "Limits", "RetryPolicy", "TransportConfig", "WorkerConfig"]
+__all__ = [
+    "Backoff",
+    "BreakerPolicy",
+    "ClientConfig",
+    "Dialect",
+    "Freelance",
+    "Heartbeat",
+    "HedgePolicy",
+    "Limits",
+    "RetryBudget",
+    "RetryCause",
+    "RetryPolicy",
+    "TransportConfig",
+    "WorkerConfig",
+]
 
 _EXPONENT_MAX = 64
 
@@ -36,6 +51,42 @@ def _not_negative(_: object, attribute: attrs.Attribute[Any], value: float) -> N
         raise ValueError(f"{attribute.name} must be zero or more, not {value!r}")
 
 
+class Dialect(enum.Enum):
+    """What a client speaks, and to whom."""
+
+    MDP = "mdp"
+    """To a Majordomo broker of this library: MDP 0.2 with the extension, agreed on by a hello."""
+    MDP01 = "mdp/0.1"
+    """To any Majordomo broker, in the bytes of 7/MDP alone."""
+    MDP02 = "mdp/0.2"
+    """The same in those of 18/MDP."""
+    REQ = "req"
+    """Lazy Pirate: to any REP or ROUTER server, without a broker."""
+    PPP = "ppp"
+    """To the front side of a Paranoid Pirate queue (6/PPP), which is the same on the wire as ``req``."""
+    FREELANCE = "freelance"
+    """To a list of servers that speak 10/FLP, without a broker."""
+
+
+def _dialect(value: str | Dialect) -> Dialect:
+    try:
+        return Dialect(value)
+    except ValueError:
+        names = ", ".join(repr(dialect.value) for dialect in Dialect)
+        raise ValueError(f"there is no dialect {value!r}; there are {names}") from None
+
+
+class RetryCause(enum.Enum):
+    """Why an attempt failed, as far as trying again is concerned."""
+
+    SILENT = "silent"
+    """Nothing was heard in time."""
+    LOST = "lost"
+    """The link broke."""
+    OVERLOADED = "overloaded"
+    NO_SERVICE = "no-service"
+
+
 @attrs.frozen(kw_only=True)
 class Backoff:
     """Exponential waiting with full jitter: somewhere between nothing and a bound that doubles."""
@@ -54,6 +105,17 @@ class Backoff:
 
 
 @attrs.frozen(kw_only=True)
+class RetryBudget:
+    """A bucket of tokens that all calls of a client share: each call puts a share of one in, each extra attempt takes
+    one out. With an empty bucket there are no extra attempts, so that a server in trouble is not asked ever more."""
+
+    ratio: float = attrs.field(default=0.1, validator=validators.and_(validators.ge(0.0), validators.le(10.0)))
+    """Extra attempts per call in the long run."""
+    tokens_max: float = attrs.field(default=100.0, validator=_positive)
+    """What the bucket holds at most, and at the start: the extra attempts of a short trouble."""
+
+
+@attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How a client goes on after an attempt stayed silent or failed."""
 
@@ -63,11 +125,61 @@ class RetryPolicy:
     attempt_timeout_s: float = attrs.field(default=2.5, validator=_positive)
     """Silence after which an attempt counts as failed. Longer runs are fine: the broker answers for them."""
     backoff: Backoff = attrs.field(factory=Backoff)
+    causes: frozenset[RetryCause] = attrs.field(default=frozenset(RetryCause), converter=frozenset)
+    """Which failures are followed by another attempt at all; what may be repeated is decided beside this."""
+    budget: RetryBudget | None = attrs.field(factory=RetryBudget)
+    """Over all calls of the client; None is no limit."""
 
     @classmethod
     def never(cls) -> RetryPolicy:
         """One attempt, which may stay silent until the deadline."""
         return cls(attempts=1)
+
+
+@attrs.frozen(kw_only=True)
+class HedgePolicy:
+    """A second attempt, sent while the first is still waited for; the first answer wins, the other is cancelled.
+
+    Only for calls that were declared idempotent: both may run.
+    """
+
+    delay_s: float | None = attrs.field(default=None, validator=_positive_or_none)
+    """How long the first attempt has for itself."""
+    percentile: float | None = attrs.field(
+        default=None, validator=validators.optional(validators.and_(validators.gt(0.0), validators.lt(100.0)))
+    )
+    """In place of ``delay_s``: the time within which this share of the service's calls were answered lately, in
+    percent. Until enough calls were measured there are no hedges."""
+    budget: RetryBudget = attrs.field(factory=lambda: RetryBudget(ratio=0.1, tokens_max=10.0))
+
+    def __attrs_post_init__(self) -> None:
+        if (self.delay_s is None) == (self.percentile is None):
+            raise ValueError("HedgePolicy takes either delay_s or percentile")
+
+
+@attrs.frozen(kw_only=True)
+class BreakerPolicy:
+    """When a client stops asking a broker that fails, and when it tries again."""
+
+    failures: int | None = attrs.field(default=5, validator=_at_least_one_or_none)
+    """Failures in a row, of attempts or of connecting, that open the breaker; None: it never opens."""
+    pause: Backoff = attrs.field(factory=lambda: Backoff(initial_s=0.5, delay_s_max=5.0))
+    """How long it stays open, growing from one time to the next; then one call is let through to try."""
+
+
+@attrs.frozen(kw_only=True)
+class Freelance:
+    """How servers without a broker are used (10/FLP)."""
+
+    ping_interval_s: float = attrs.field(default=1.0, validator=_positive)
+    ping_timeout_s: float = attrs.field(default=3.0, validator=_positive)
+    """Silence after which a server counts as gone; 2 to 3 intervals."""
+    shotgun: bool = False
+    """Send each idempotent call to all servers at once and take the first answer, instead of one after the other."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.ping_timeout_s < 2 * self.ping_interval_s:
+            raise ValueError("Freelance.ping_timeout_s must be at least twice ping_interval_s")
 
 
 @attrs.frozen(kw_only=True)
@@ -94,6 +206,8 @@ class Limits:
     replies_kept_bytes_max: int = attrs.field(default=16 * 1024 * 1024, validator=validators.ge(0))
     """Replies that a worker keeps to answer a repeated delivery from."""
     replies_kept_max: int = attrs.field(default=10_000, validator=validators.ge(1))
+    stream_parts_max: int = attrs.field(default=10_000, validator=validators.ge(1))
+    """Parts of one streamed reply that a client holds for a reader that does not keep up."""
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +236,15 @@ class ClientConfig:
     """Before a broker that was just lost or unreachable is tried again."""
     hello_timeout_s: float = attrs.field(default=1.0, validator=_positive)
     """Silence to a hello after which the broker is not usable for now."""
+    dialect: Dialect = attrs.field(default=Dialect.MDP, converter=_dialect)
+    hedge: HedgePolicy | None = None
+    """For calls declared idempotent that say nothing else; None is no hedging."""
+    breaker: BreakerPolicy = attrs.field(factory=BreakerPolicy)
+    stagger_s: float = attrs.field(default=0.25, validator=_positive)
+    """How long a broker may take to come up before the next one in the list is tried beside it."""
+    return_after_s: float | None = attrs.field(default=30.0, validator=_positive_or_none)
+    """How often a client that had to fail over looks whether an earlier broker of its list is back; None: never."""
+    freelance: Freelance = attrs.field(factory=Freelance)
     limits: Limits = attrs.field(factory=Limits)
     transport: TransportConfig = attrs.field(factory=TransportConfig)
 

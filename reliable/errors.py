@@ -30,6 +30,8 @@ from __future__ import annotations
 
 import enum
 
+import attrs
+
 __all__ = [
     "AttemptsExhausted",
     "BrokerLost",
@@ -52,6 +54,7 @@ __all__ = [
     "RequestRefused",
     "RequestTimeout",
     "ServiceNotFound",
+    "Spent",
     "WorkerFailed",
     "WorkerLost",
 ]
@@ -71,6 +74,20 @@ class Outcome(enum.IntEnum):
     """A handler ran it to an end."""
 
 
+@attrs.frozen(kw_only=True)
+class Spent:
+    """Where the time of a call went, in seconds, as far as its client could tell."""
+
+    unsent_s: float = 0.0
+    """Waiting for a broker, or for a pause between attempts to end."""
+    queued_s: float = 0.0
+    """In a queue of the broker, by its word."""
+    running_s: float = 0.0
+    """With a worker, by the broker's word."""
+    silent_s: float = 0.0
+    """Sent, and nothing was heard since."""
+
+
 class ReliableError(Exception):
     """Base of all errors of this library."""
 
@@ -86,6 +103,9 @@ class RequestError(ReliableError):
         elapsed_s: Seconds from the call to this error.
         retry_after_s: Seconds after which the other side suggests to try again, or None.
         story: What happened to the call, one line per step, oldest first.
+        brokers: Addresses to which it was sent, in order, each once.
+        last_state: What was last known of it: ``"not sent"``, ``"queued"``, ``"running"``, ``"stuck"`` and the like.
+        spent: Where the time went.
     """
 
     default_outcome: Outcome = Outcome.UNKNOWN
@@ -101,6 +121,9 @@ class RequestError(ReliableError):
         elapsed_s: float = 0.0,
         retry_after_s: float | None = None,
         story: tuple[str, ...] = (),
+        brokers: tuple[str, ...] = (),
+        last_state: str = "",
+        spent: Spent | None = None,
     ) -> None:
         super().__init__(message)
         self.outcome = self.default_outcome if outcome is None else outcome
@@ -110,6 +133,9 @@ class RequestError(ReliableError):
         self.elapsed_s = elapsed_s
         self.retry_after_s = retry_after_s
         self.story = story
+        self.brokers = brokers
+        self.last_state = last_state
+        self.spent = spent or Spent()
 
     @property
     def message(self) -> str:

@@ -104,7 +104,7 @@ def test_every_default_is_accepted_and_every_timeout_among_them_is_finite(kind: 
     settings = kind()
     for name in (field.name for field in attrs.fields(kind)):
         value = getattr(settings, name)
-        assert value is not None, name
+        assert value is not None or name == "hedge", name
         if name.endswith(("_s", "_s_max")):
             assert math.isfinite(value) and value > 0, name
 

@@ -51,7 +51,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
 
 def test_every_error_is_exported_and_nothing_else_is() -> None:
     """Star imports and the reference are made from this list."""
-    assert sorted(errors.__all__) == sorted([*CLASSES, "Outcome"])
+    assert sorted(errors.__all__) == sorted([*CLASSES, "Outcome", "Spent"])
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))

@@ -10,13 +10,25 @@ from reliable.status import Status
 __all__ = [
     "AttemptEnded",
     "AttemptStarted",
+    "BreakerChanged",
     "BrokerFound",
     "CallEnded",
+    "CallStarted",
     "FailedOver",
+    "HedgeStarted",
     "LinkLost",
     "MessageDropped",
+    "RetryRefused",
     "RetryScheduled",
 ]
+
+
+@attrs.frozen
+class CallStarted:
+    """The user made a call."""
+
+    call_id: bytes
+    service: bytes
 
 
 @attrs.frozen
@@ -48,6 +60,32 @@ class RetryScheduled:
     call_id: bytes
     attempt: int
     delay_s: float
+
+
+@attrs.frozen
+class RetryRefused:
+    """The call could have been sent again, but the policy or the budget does not allow it."""
+
+    call_id: bytes
+    reason: str
+
+
+@attrs.frozen
+class HedgeStarted:
+    """A second attempt was sent beside the first after ``delay_s``; to the broker it is a call of its own."""
+
+    call_id: bytes
+    hedge_id: bytes
+    delay_s: float
+
+
+@attrs.frozen
+class BreakerChanged:
+    """The breaker of a broker is now ``closed``, ``open`` or ``half-open``."""
+
+    broker: str
+    old: str
+    new: str
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import attrs
 
+from reliable.config import HedgePolicy
 from reliable.errors import Outcome, RequestError
 from reliable.status import Status
 from reliable.types import Frames
@@ -114,6 +115,12 @@ class Submit:
     """End with ``ServiceNotFound`` at once if no broker knows a worker, instead of waiting for one."""
     wants_progress: bool = False
     trace: bytes = b""
+    one_way: bool = False
+    """End well as soon as a broker has it, and have no reply sent."""
+    hedge: HedgePolicy | None = None
+    """Only for a call that is declared idempotent."""
+    hedge_id: bytes = b""
+    """A second fresh id; needed if ``hedge`` is set."""
 
 
 @attrs.frozen

@@ -166,7 +166,7 @@ class CallFrame:
         """
         _require(len(frame) >= _CALL.size, "call frame is too short")
         magic, kind, flags, attempt, call_id, client, life, deadline, first, digest, size = _CALL.unpack_from(frame)
-        _require(magic == MAGIC and kind in _CALL_KINDS and flags < 128, "not a call frame")
+        _require(magic == MAGIC and kind in _CALL_KINDS and flags < 256, "not a call frame")
         _require(len(frame) == _CALL.size + size, "call frame has a wrong length")
         return cls(
             _CALL_KINDS[kind],
@@ -183,7 +183,7 @@ class CallFrame:
 
 
 _CALL_KINDS: Final = {int(kind): kind for kind in CallKind}
-_FLAGS: Final = tuple(CallFlag(flags) for flags in range(128))
+_FLAGS: Final = tuple(CallFlag(flags) for flags in range(256))
 _STATUSES: Final = {int(status): status for status in Status}
 _OUTCOMES: Final = {int(outcome): outcome for outcome in Outcome}
 _PLACES: Final = {int(place): place for place in Place}
@@ -314,7 +314,7 @@ class Delivery:
         token, magic, kind, flags, attempt, delivery, call_id, client, deadline, digest, size = _DELIVERY.unpack_from(
             frame
         )
-        _require(magic == MAGIC and kind in _DELIVERY_KINDS and flags < 128, "not a delivery")
+        _require(magic == MAGIC and kind in _DELIVERY_KINDS and flags < 256, "not a delivery")
         end = _DELIVERY.size + size
         _require(end <= len(frame) <= end + 255, "delivery has a wrong length")
         return cls(

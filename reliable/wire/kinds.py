@@ -33,6 +33,8 @@ class CallFlag(enum.IntFlag):
     FAIL_FAST = 32
     REPEAT = 64
     """An earlier attempt, at another broker or life, may have run. A service that vetoes repeating refuses."""
+    ONE_WAY = 128
+    """The client wants to hear that the broker has it, and nothing more."""
 
 
 class Place(enum.IntEnum):

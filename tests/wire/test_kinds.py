@@ -20,6 +20,7 @@ def test_the_numbers_of_every_kind_and_status_are_fixed() -> None:
         "WANTS_PROGRESS": 16,
         "FAIL_FAST": 32,
         "REPEAT": 64,
+        "ONE_WAY": 128,
     }
     assert {k.name: int(k) for k in DeliveryKind} == {"RUN": 0x10, "CANCEL": 0x11, "CREDIT_ACK": 0x12}
     assert [(k.name, int(k)) for k in ReportKind] == [
