@@ -22,6 +22,8 @@ from reliable.wire.mdp import ClientRequest
 
 __all__ = ["ClientDesk"]
 
+_HEDGE: Final = int(CallFlag.HEDGE)
+_ONE_WAY: Final = int(CallFlag.ONE_WAY)
 _FAIL_FAST: Final = int(CallFlag.FAIL_FAST)
 _REPEAT: Final = int(CallFlag.REPEAT)
 _NOT_IDEMPOTENT: Final = int(CallFlag.NOT_IDEMPOTENT)
@@ -224,6 +226,8 @@ class ClientDesk:
             state.counters.overloaded += 1
             self._refuse(ask, Status.OVERLOADED, retry_after_s=state.config.retry_after_s)
             return
+        if worker is not None and ask.flags & _HEDGE:
+            worker = service.pick_beside(frame.client, frame.digest) or worker
         call = Call(
             call_id=frame.call_id,
             ours=True,
@@ -247,8 +251,10 @@ class ClientDesk:
         call.idempotent = call.may_repeat()
         state.calls.calls[call.call_id] = call
         self._admit(call, worker)
-        if call.state is CallState.QUEUED and not service.has_live_worker():
+        one_way = bool(ask.flags & _ONE_WAY) and call.state is not CallState.DONE
+        if one_way or (call.state is CallState.QUEUED and not service.has_live_worker()):
             self._endings.answer(call, Status.ACCEPTED, call.proven_outcome(), answers.NO_BODY)
+            call.quiet = one_way
 
     def _ask_in_vain(self, ask: _Ask) -> None:
         """ATTACH or CANCEL of a call without a record: from now on it will not run, and that can be said."""

@@ -52,6 +52,8 @@ class BrokerCounters:
     """Those among them that reached the delivery cap."""
     unanswered: int = 0
     """Requests of plain clients that ended without a reply, since MDP has no word for it."""
+    one_way_ended: int = 0
+    """One-way calls that ended after they were accepted, whichever way: their clients are told nothing more."""
     given_back: int = 0
     delivery_timeouts: int = 0
     late_replies: int = 0

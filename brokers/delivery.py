@@ -34,7 +34,7 @@ __all__ = ["Dispatcher"]
 _REPEAT: Final = int(CallFlag.REPEAT)
 _IDEMPOTENT: Final = int(CallFlag.IDEMPOTENT)
 _FOR_BROKER: Final = (CallFlag.IDEMPOTENT | CallFlag.NOT_IDEMPOTENT | CallFlag.FAIL_FAST).value
-_FLAGS: Final = [CallFlag(number) for number in range(128)]
+_FLAGS: Final = [CallFlag(number) for number in range(256)]
 
 
 class Dispatcher:

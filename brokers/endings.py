@@ -43,9 +43,11 @@ class Endings:
             by: The hand-over whose report ends it; it is released already.
         """
         state = self._state
-        if call.ours:
+        if call.ours and not call.quiet:
             retry_after_s = state.config.retry_after_s if status is Status.OVERLOADED else 0.0
             self.answer(call, status, outcome, body or answers.NO_BODY, retry_after_s=retry_after_s)
+        elif call.ours:
+            state.counters.one_way_ended += 1
         elif status is Status.OK:
             state.outbox.append(answers.plain_reply(call, body or answers.NO_BODY, True))
         else:

@@ -79,6 +79,7 @@ class Call(Timed):
         "outcome",
         "peer",
         "prior",
+        "quiet",
         "reply",
         "service",
         "size",
@@ -141,6 +142,8 @@ class Call(Timed):
         self.prior = prior
         """It may have run here before this record began: it was first sent before the horizon."""
         self.state = CallState.QUEUED
+        self.quiet = False
+        """A one-way call that was accepted: its client wants to hear nothing more, unless it asks."""
         self.urgent = False
         """Goes to the front of its queue."""
         self.idempotent = False

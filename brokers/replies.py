@@ -169,6 +169,8 @@ class ReplyDesk:
             hand_over.started = True
             if hand_over.current:
                 self._state.wheel.drop(hand_over)
+        if call.quiet:
+            return
         if kind is ReportKind.PARTIAL:
             hand_over.partials += 1
             if hand_over.current and not call.broken_stream:

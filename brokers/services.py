@@ -129,6 +129,20 @@ class Service:
         self._lowest = index
         return next(iter(shelves[index]))
 
+    def pick_beside(self, client: bytes, digest: bytes) -> Worker | None:
+        """A free worker that holds no call of this client with this digest: the first of two attempts may be there."""
+        return next(
+            (
+                worker
+                for shelf in self._shelves[self._lowest :]
+                for worker in shelf
+                if not any(
+                    held.call.digest == digest and held.call.instance == client for held in worker.in_hand.values()
+                )
+            ),
+            None,
+        )
+
 
 class ServiceTable:
     """All services by name, bounded.

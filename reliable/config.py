@@ -7,6 +7,7 @@ limit, and zero is refused where it would mean "at once, for ever". Bad settings
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -73,7 +74,7 @@ def _dialect(value: str | Dialect) -> Dialect:
         return Dialect(value)
     except ValueError:
         names = ", ".join(repr(dialect.value) for dialect in Dialect)
-        raise ValueError(f"there is no dialect {value!r}; there are {names}") from None
+        raise ValueError(f"a dialect must be one of {names}, not {value!r}") from None
 
 
 class RetryCause(enum.Enum):
@@ -85,6 +86,10 @@ class RetryCause(enum.Enum):
     """The link broke."""
     OVERLOADED = "overloaded"
     NO_SERVICE = "no-service"
+
+
+def _causes(value: Iterable[RetryCause]) -> frozenset[RetryCause]:
+    return frozenset(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -125,7 +130,7 @@ class RetryPolicy:
     attempt_timeout_s: float = attrs.field(default=2.5, validator=_positive)
     """Silence after which an attempt counts as failed. Longer runs are fine: the broker answers for them."""
     backoff: Backoff = attrs.field(factory=Backoff)
-    causes: frozenset[RetryCause] = attrs.field(default=frozenset(RetryCause), converter=frozenset)
+    causes: frozenset[RetryCause] = attrs.field(default=frozenset(RetryCause), converter=_causes)
     """Which failures are followed by another attempt at all; what may be repeated is decided beside this."""
     budget: RetryBudget | None = attrs.field(factory=RetryBudget)
     """Over all calls of the client; None is no limit."""
@@ -154,7 +159,7 @@ class HedgePolicy:
 
     def __attrs_post_init__(self) -> None:
         if (self.delay_s is None) == (self.percentile is None):
-            raise ValueError("HedgePolicy takes either delay_s or percentile")
+            raise ValueError("HedgePolicy must be given either delay_s or percentile")
 
 
 @attrs.frozen(kw_only=True)
@@ -263,5 +268,7 @@ class WorkerConfig:
     drain_timeout_s: float = attrs.field(default=10.0, validator=_positive)
     """How long running handlers may take after the worker was asked to stop."""
     replies_kept_s: float = attrs.field(default=60.0, validator=_positive)
+    stream_parts_ahead_max: int = attrs.field(default=100, validator=validators.ge(1))
+    """Parts of one streamed reply that a generator may be ahead of the worker's loop; then it waits."""
     limits: Limits = attrs.field(factory=Limits)
     transport: TransportConfig = attrs.field(factory=TransportConfig)

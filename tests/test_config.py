@@ -12,15 +12,32 @@ from hypothesis import strategies as st
 
 from reliable.config import (
     Backoff,
+    BreakerPolicy,
     ClientConfig,
+    Dialect,
+    Freelance,
     Heartbeat,
+    HedgePolicy,
     Limits,
+    RetryBudget,
+    RetryCause,
     RetryPolicy,
     TransportConfig,
     WorkerConfig,
 )
 
-ALL = [Backoff, RetryPolicy, Heartbeat, Limits, TransportConfig, ClientConfig, WorkerConfig]
+ALL = [
+    Backoff,
+    BreakerPolicy,
+    ClientConfig,
+    Freelance,
+    Heartbeat,
+    Limits,
+    RetryBudget,
+    RetryPolicy,
+    TransportConfig,
+    WorkerConfig,
+]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +69,16 @@ def test_no_attempt_number_makes_a_backoff_overflow_or_exceed_its_bound(
     "build",
     [
         lambda: Backoff(initial_s=0.0),
+        lambda: RetryBudget(ratio=-0.1),
+        lambda: RetryBudget(tokens_max=0.0),
+        lambda: HedgePolicy(),
+        lambda: HedgePolicy(delay_s=0.1, percentile=95.0),
+        lambda: HedgePolicy(delay_s=0.0),
+        lambda: HedgePolicy(percentile=100.0),
+        lambda: BreakerPolicy(failures=0),
+        lambda: Freelance(ping_interval_s=1.0, ping_timeout_s=1.5),
+        lambda: ClientConfig(dialect="mdp/0.3"),
+        lambda: ClientConfig(return_after_s=0.0),
         lambda: Backoff(initial_s=-1.0),
         lambda: Backoff(initial_s=math.nan),
         lambda: Backoff(delay_s_max=math.inf),
@@ -129,3 +156,16 @@ def test_an_attempt_fits_into_the_default_timeout_of_a_call() -> None:
     config = ClientConfig()
     assert config.timeout_s is not None and config.retry.attempts is not None
     assert config.retry.attempts * config.retry.attempt_timeout_s < config.timeout_s
+
+
+def test_a_dialect_may_be_written_as_text_and_a_wrong_one_names_those_there_are() -> None:
+    """Nobody remembers the spelling."""
+    assert ClientConfig(dialect="req").dialect is Dialect.REQ
+    with pytest.raises(ValueError, match="one of 'mdp', 'mdp/0.1'"):
+        ClientConfig(dialect="majordomo")
+
+
+def test_causes_may_be_any_collection() -> None:
+    """A policy is hashable all the same."""
+    assert RetryPolicy(causes=[RetryCause.LOST]).causes == frozenset({RetryCause.LOST})
+    assert hash(HedgePolicy(delay_s=0.1)) == hash(HedgePolicy(delay_s=0.1))

@@ -1,8 +1,10 @@
 """The brokers of a client: which one next, which one not yet, and what is known of each.
 
 The client stays with the broker that answers. It moves on to the next in the list when a link to that broker comes to
-nothing, is lost or turns silent, and does not move back by itself: all brokers of a list are equal. A broker that
-failed is left alone for a backoff of its own, so that a list of dead brokers costs a few tries per second and no more.
+nothing, is lost or turns silent, or when its breaker opens. Once in a while it looks whether an earlier broker of the
+list is back, and returns to it if so. A broker that failed is left alone for a backoff of its own, so that a list of
+dead brokers costs a few tries per second and no more; one that is slow to come up is waited for only so long before the
+next one is tried beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Final
 
 import attrs
 
-from reliable.config import Backoff
+from reliable.config import ClientConfig
+from reliable.engine.breaker import Breaker
 
 __all__ = ["FOREIGN_S", "Broker", "Brokers"]
 
@@ -29,12 +32,17 @@ class Broker:
 
     address: str
     index: int
+    breaker: Breaker
     life: bytes = b""
     """The one that last answered a hello there."""
     link: int | None = None
     """The link to it, in whichever state; there is at most one."""
+    opened_at: float = -math.inf
+    """When that link was begun."""
     ready: bool = False
     """That link may carry calls."""
+    returning: bool = False
+    """The link was opened to see whether this broker is back."""
     failures: int = 0
     """Tries in a row that came to nothing. Only an answer about a call sets it back: a broker that takes connections
     and then drops them is not well."""
@@ -45,9 +53,15 @@ class Broker:
     bound: dict[bytes, None] = attrs.Factory(dict)
     """Calls that wait for this broker and no other, in order."""
 
+    def takes(self, now: float) -> bool:
+        """Whether a call may be sent to it now."""
+        return self.ready and (self.breaker.closed or self.breaker.allows(now))
+
     def describe(self) -> str:
         """For an error message."""
         state = "ready" if self.ready else self.trouble or ("connecting" if self.link is not None else "not tried")
+        if self.ready and not self.breaker.closed:
+            state = f"its breaker is open after {self.breaker.failures} failures in a row"
         return f"{self.address}: {state}" + (f" ({self.failures} times)" if self.failures > 1 else "")
 
 
@@ -58,13 +72,19 @@ class Brokers:
         ValueError: No address, or one twice.
     """
 
-    def __init__(self, addresses: Sequence[str], backoff: Backoff) -> None:
+    def __init__(self, addresses: Sequence[str], config: ClientConfig) -> None:
         if not addresses or len(set(addresses)) != len(addresses):
             raise ValueError("a client needs at least one broker, and each only once")
-        self._list = [Broker(address, index) for index, address in enumerate(addresses)]
+        trial_s = config.retry.attempt_timeout_s
+        self._list = [
+            Broker(address, index, Breaker(config.breaker, trial_s)) for index, address in enumerate(addresses)
+        ]
         self._by_address = {broker.address: broker for broker in self._list}
         self._preferred = 0
-        self._backoff = backoff
+        self._backoff = config.reconnect
+        self._stagger_s = config.stagger_s
+        self._return_after_s = config.return_after_s
+        self._return_at = math.inf
 
     def __iter__(self) -> Iterator[Broker]:
         return iter(self._list)
@@ -82,22 +102,26 @@ class Brokers:
         size = len(self._list)
         return (self._list[(self._preferred + step) % size] for step in range(size))
 
-    def ready(self, avoid: Collection[str] = ()) -> Broker | None:
+    def ready(self, now: float, avoid: Collection[str] = ()) -> Broker | None:
         """The first one that may be sent to now."""
         preferred = self._list[self._preferred]
-        if preferred.ready and not avoid:
+        if preferred.ready and preferred.breaker.closed and not avoid:
             return preferred
-        return next((broker for broker in self.in_order() if broker.ready and broker.address not in avoid), None)
+        return next((broker for broker in self.in_order() if broker.takes(now) and broker.address not in avoid), None)
 
     def other(self, avoid: Collection[str], now: float) -> Broker | None:
         """One that did not refuse and is not known to be out of reach: ready, or not in trouble so far."""
-        ready = self.ready(avoid)
+        ready = self.ready(now, avoid)
         if ready is not None:
             return ready
         untroubled = (
             broker
             for broker in self.in_order()
-            if broker.address not in avoid and broker.failures == 0 and broker.foreign_until <= now
+            if broker.address not in avoid
+            and not broker.ready
+            and broker.failures == 0
+            and broker.foreign_until <= now
+            and broker.breaker.closed
         )
         return next(untroubled, None)
 
@@ -105,18 +129,56 @@ class Brokers:
         """The one to open a link to for calls that any broker may serve; None to wait, for time or for a link.
 
         A link that some call needs to a broker further down the list is no reason to wait: that broker may be the one
-        that was just lost.
+        that was just lost. Nor is a link whose breaker is open, or one that has been coming up for too long.
         """
         for broker in self.in_order():
-            if broker.link is not None:
+            if broker.link is None:
+                if self.free_at(broker) <= now:
+                    return broker
+            elif broker.breaker.closed and (broker.ready or now < broker.opened_at + self._stagger_s):
                 return None
-            if self.free_at(broker) <= now:
+        return None
+
+    def next_try_at(self, now: float) -> float:
+        """When a call that waits for any broker may be helped by time alone."""
+        when = math.inf
+        for broker in self.in_order():
+            if broker.link is None:
+                free_at = self.free_at(broker)
+                when = min(when, free_at) if free_at > now else when
+            elif broker.ready:
+                if broker.breaker.closed:
+                    break
+                when = min(when, broker.breaker.opens_up_at())
+            elif now < broker.opened_at + self._stagger_s:
+                when = min(when, broker.opened_at + self._stagger_s)
+                if broker.breaker.closed:
+                    break
+        return when
+
+    def return_at(self) -> float:
+        """When to look whether an earlier broker is back; infinity if that is not wanted now."""
+        return self._return_at
+
+    def return_now(self, now: float) -> Broker | None:
+        """It is time to look: the broker to open a link to, if any; one that is ready already is preferred at once."""
+        self._return_at = math.inf if self._return_after_s is None else now + self._return_after_s
+        if self._preferred == 0 or not self.preferred.ready:
+            self._return_at = math.inf
+            return None
+        for broker in self._list[: self._preferred]:
+            if broker.takes(now):
+                self._prefer(broker, now)
+                return None
+            if broker.link is None and self.free_at(broker) <= now:
+                broker.returning = True
                 return broker
         return None
 
-    def next_try_at(self) -> float:
-        """When the first one without a link may be tried."""
-        return min((self.free_at(broker) for broker in self._list if broker.link is None), default=math.inf)
+    def _prefer(self, broker: Broker, now: float) -> None:
+        self._preferred = broker.index
+        wanted = broker.index > 0 and self._return_after_s is not None
+        self._return_at = now + (self._return_after_s or 0.0) if wanted else math.inf
 
     def free_at(self, broker: Broker) -> float:
         """When this one may be tried."""
@@ -126,13 +188,20 @@ class Brokers:
         """Whether every one of them said lately that it does not speak the extension."""
         return all(broker.foreign_until > now for broker in self._list)
 
-    def found(self, broker: Broker, life: bytes) -> bool:
+    def found(self, broker: Broker, life: bytes, now: float) -> bool:
         """It answered the hello; returns whether it had another life before."""
         restarted = bool(broker.life) and broker.life != life
         broker.life, broker.ready, broker.trouble = life, True, ""
         broker.foreign_until = -math.inf
-        if not self.preferred.ready:
-            self._preferred = broker.index
+        preferred = self.preferred
+        # An earlier one that was only slower than the one tried beside it has done nothing to be passed over for.
+        earlier = broker.index < preferred.index and (broker.returning or not broker.failures)
+        if not preferred.ready or (earlier and self._return_after_s is not None):
+            self._prefer(broker, now)
+        broker.returning = False
+        if restarted:
+            # What the one before did is no fault of this one.
+            broker.breaker.succeeded()
         return restarted
 
     def answered(self, broker: Broker) -> None:
@@ -142,12 +211,14 @@ class Brokers:
     def failed(self, broker: Broker, why: str, now: float, u: float) -> None:
         """Its link is over. One that had done its work is tried again at once, others after a backoff."""
         worked = broker.ready and broker.failures == 0
-        broker.link, broker.ready, broker.trouble = None, False, why
+        broker.link, broker.ready, broker.returning, broker.trouble = None, False, False, why
         broker.failures += 1
         wait_s = 0.0 if worked else max(_WAIT_S_MIN, self._backoff.delay_s(broker.failures, u))
         broker.not_before = now + wait_s
         if self._preferred == broker.index:
-            self._preferred = (broker.index + 1) % len(self._list)
+            # Whichever comes up first after this one; a later choice of an earlier broker waits for its time.
+            following = [self._list[(broker.index + step) % len(self._list)] for step in range(1, len(self._list) + 1)]
+            self._prefer(next((other for other in following if other.ready), following[0]), now)
 
     def foreign(self, broker: Broker, why: str, now: float) -> None:
         """It answered 501: not ours, and not worth asking for a while."""

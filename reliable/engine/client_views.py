@@ -25,6 +25,12 @@ class ClientCounters:
     failovers: int = 0
     """Attempts that went to another broker than the one before."""
     cancels: int = 0
+    hedges: int = 0
+    """Second attempts beside the first; to the brokers they are calls of their own. Not among ``attempts``."""
+    hedges_won: int = 0
+    retries_refused: int = 0
+    """Attempts that the retry budget or the hedge budget did not allow."""
+    breakers_opened: int = 0
     late_replies: int = 0
     """Answers about calls that are over, or about a link or life that is."""
     dropped: int = 0
@@ -51,6 +57,8 @@ class BrokerView:
     """Hex; empty if it never answered."""
     failures: int
     """Tries in a row that failed."""
+    breaker: str = "closed"
+    """``closed``, ``open`` or ``half-open``."""
 
     @classmethod
     def of(cls, broker: Broker, now: float) -> BrokerView:
@@ -61,7 +69,7 @@ class BrokerView:
             state = "foreign"
         else:
             state = "unreachable" if broker.trouble else "unknown"
-        return cls(broker.address, state, broker.life.hex(), broker.failures)
+        return cls(broker.address, state, broker.life.hex(), broker.failures, broker.breaker.state(now))
 
 
 @attrs.frozen

@@ -23,7 +23,11 @@ The rules ("who may repeat what", client rows):
 What is sent on which link is decided by the engine, which says so with ``Grant``; whether, when and as what is decided
 here. Everything is pure: time and jitter are arguments, a step gives a new state and orders.
 
-Left out: hedging, retry budgets, circuit breakers; they would add further reasons to grant, not further states.
+7. A one-way call ends well as soon as its broker says that it has it.
+
+A retry that follows a failure is *extra* load; ``Waiting.extra`` says so, and the engine asks the client's retry budget
+before it grants a link. ``Denied`` ends a call that the budget does not allow another attempt. Circuit breakers are
+further reasons not to grant, and a hedge is a second call, so neither has states here.
 """
 
 from __future__ import annotations
@@ -33,11 +37,11 @@ from typing import TypeAlias, assert_never
 
 import attrs
 
-from reliable.config import ClientConfig
+from reliable.config import ClientConfig, RetryCause
 from reliable.errors import LocalProtocolError, Outcome
 from reliable.protocol import call_endings as endings
 from reliable.protocol.call_endings import Ended as Ended
-from reliable.protocol.call_facts import ATTEMPT_MAX, Call, Past
+from reliable.protocol.call_facts import ATTEMPT_MAX, Call, Past, Phase
 from reliable.status import STATUS_TABLE, Retry, Status
 from reliable.types import Frames
 from reliable.wire.extension import AnswerFrame, CallKind, Place
@@ -48,6 +52,7 @@ __all__ = [
     "CallEvent",
     "CallState",
     "Deliver",
+    "Denied",
     "GiveUp",
     "Grant",
     "Lost",
@@ -85,12 +90,14 @@ class Waiting:
     Attributes:
         only: Set if a copy may have run and the call is not safe: it is attached there or nowhere.
         avoid: Addresses that refused it in this round, while others have not been asked.
+        extra: The next copy follows a failure, so that the retry budget pays for it.
     """
 
     past: Past
     not_before: float
     only: Only | None = None
     avoid: frozenset[str] = frozenset()
+    extra: bool = False
 
 
 @attrs.frozen
@@ -159,6 +166,7 @@ class Lost:
 
     link: int
     why: str
+    cause: RetryCause = RetryCause.LOST
 
 
 @attrs.frozen
@@ -179,6 +187,13 @@ class NoBroker:
 
 
 @attrs.frozen
+class Denied:
+    """The retry budget is spent."""
+
+    why: str
+
+
+@attrs.frozen
 class Tick:
     """Time went on. ``link_heard`` is when the link that it is on last carried an answer about any call."""
 
@@ -193,7 +208,7 @@ class GiveUp:
     why: str
 
 
-CallEvent: TypeAlias = Grant | Answered | NotSent | Lost | Missed | NoBroker | Tick | GiveUp
+CallEvent: TypeAlias = Grant | Answered | NotSent | Lost | Missed | NoBroker | Denied | Tick | GiveUp
 
 # --- orders ---------------------------------------------------------------------------------------
 
@@ -279,6 +294,8 @@ def _waiting(call: Call, state: Waiting, event: CallEvent, config: ClientConfig,
             return _missed(call, state, event, config, now, u), ()
         case NoBroker():
             return (state if state.only else endings.no_broker(call, state.past, now, event.reach)), ()
+        case Denied():
+            return endings.exhausted(call, state.past, now, event.why), ()
         case Tick():
             over = call.deadline is not None and now >= call.deadline
             return (endings.at_deadline(call, state.past, now, event.reach) if over else state), ()
@@ -305,7 +322,7 @@ def _asked(call: Call, state: Asked, event: CallEvent, config: ClientConfig, now
         case GiveUp():
             cancel = Transmit(state.link, CallKind.CANCEL, state.past.attempts)
             return endings.abandoned(call, state.past, now, event.why), (cancel,)
-        case Missed() | NoBroker():
+        case Missed() | NoBroker() | Denied():
             return state, ()
         case _:
             assert_never(event)
@@ -377,6 +394,7 @@ def _time_passed(call: Call, state: Asked, event: Tick, config: ClientConfig, no
     past = attrs.evolve(past, failures=past.failures + 1)
     if _used_up(past.failures, config):
         return endings.exhausted(call, past, now, f"{state.address} answers others, but not this call"), ()
+    # Asking costs next to nothing, so neither causes nor budget are looked at.
     return _ask(call, past, state.link, state.address, state.life, config, now, probe=True)
 
 
@@ -386,7 +404,7 @@ def _not_sent(call: Call, state: Asked, event: NotSent, config: ClientConfig, no
         # A question that did not get out is asked again when it has stayed silent.
         return attrs.evolve(state, past=past)
     past = attrs.evolve(past.told(now, "the socket did not take it", state.address), unsent=past.unsent + 1)
-    return _later(call, past, now, _delay_s(config, past.unsent, u))
+    return _later(call, past, now, _delay_s(config, past.unsent, u), extra=False)
 
 
 # --- losing ---------------------------------------------------------------------------------------
@@ -398,8 +416,8 @@ def _lost(call: Call, state: Asked, event: Lost, config: ClientConfig, now: floa
     if not may_submit(call, past):
         if past.partial or _used_up(past.failures, config):
             return endings.broker_lost(call, past, now, f"the link to {state.address} was lost: {event.why}")
-        return Waiting(past, now, Only(state.address, state.life))
-    if _used_up(past.failures, config):
+        return Waiting(past.entered(Phase.UNSENT, now), now, Only(state.address, state.life))
+    if _used_up(past.failures, config, event.cause):
         return endings.exhausted(call, past, now, f"the link to {state.address} was lost: {event.why}")
     # The first retry goes out at once: one broken link says nothing about the next one.
     return _later(call, past, now, 0.0 if past.failures == 1 else _delay_s(config, past.failures - 1, u))
@@ -425,7 +443,7 @@ def _missed_the_only(
         return endings.broker_lost(call, past, now, f"something else answers at {only.address} now: {event.why}")
     if _used_up(past.misses, config):
         if _service_decides(call, past) and event.elsewhere:
-            return Waiting(past, now, avoid=frozenset({only.address}))
+            return Waiting(past, now, avoid=frozenset({only.address}), extra=True)
         why = f"{only.address} could not be reached again in {past.misses} tries: {event.why}"
         return endings.broker_lost(call, past, now, why)
     return attrs.evolve(state, past=past)
@@ -439,7 +457,13 @@ def _answered_while_waiting(call: Call, state: Waiting, event: Answered, now: fl
     if event.answer.status in (Status.OK, Status.HANDLER_ERROR):
         return _final(call, state.past, event, now), ()
     past, orders = _noted(call, state.past, event)
+    if _is_accepted(call, event):
+        return endings.accepted(past), orders
     return _freed(call, attrs.evolve(state, past=past)), orders
+
+
+def _is_accepted(call: Call, event: Answered) -> bool:
+    return call.one_way and STATUS_TABLE[event.answer.status].retry is Retry.NOT_FINAL
 
 
 def _answered(call: Call, state: Asked, event: Answered, config: ClientConfig, now: float, u: float) -> _Step:
@@ -450,6 +474,8 @@ def _answered(call: Call, state: Asked, event: Answered, config: ClientConfig, n
     if answer.status is Status.WRONG_LIFE:
         return _wrong_life(state, event)
     past, orders = _noted(call, state.past, event)
+    if _is_accepted(call, event):
+        return endings.accepted(past), orders
     state = attrs.evolve(state, past=past)
     if event.life != state.life:
         return state, orders
@@ -514,8 +540,12 @@ def _alive(call: Call, state: Asked, config: ClientConfig, now: float) -> Asked:
     # that die of it.
     sent_twice = _safe(call, state.past) or state.past.repeats(state.life)
     failures = state.past.failures if sent_twice else 0
-    past = attrs.evolve(state.past, failures=failures, misses=0, unsent=0)
+    phase = Phase.QUEUED if state.past.place in _QUEUED else Phase.RUNNING
+    past = attrs.evolve(state.past.entered(phase, now), failures=failures, misses=0, unsent=0)
     return attrs.evolve(state, past=past, heard=True, silent_at=now + _patience_s(config))
+
+
+_QUEUED = frozenset({Place.UNSAID, Place.QUEUED, Place.QUEUED_NO_WORKER})
 
 
 def _wrong_life(state: Asked, event: Answered) -> _Step:
@@ -535,7 +565,7 @@ def _unknown_call(call: Call, state: Asked, event: Answered, config: ClientConfi
         return endings.by_status(call, past, event.answer, event.body, now)
     if attached and event.answer.outcome is Outcome.NOT_EXECUTED:
         # The failure that made us ask was counted; the fence makes sure that nothing can run twice.
-        return _later(call, past, now, 0.0)
+        return _later(call, past, now, 0.0, extra=False)
     past = attrs.evolve(past, failures=past.failures + 1)
     if _used_up(past.failures, config):
         return endings.exhausted(call, past, now, "the broker has no record of it")
@@ -547,15 +577,20 @@ def _refused(call: Call, state: Asked, event: Answered, config: ClientConfig, no
     status = event.answer.status
     what = STATUS_TABLE[status].meaning
     past = attrs.evolve(state.past.told(now, what, state.address), failures=state.past.failures + 1)
-    if _used_up(past.failures, config):
+    overloaded = status is Status.OVERLOADED
+    cause = RetryCause.OVERLOADED if overloaded else RetryCause.NO_SERVICE
+    if _used_up(past.failures, config, cause):
         return endings.exhausted(call, past, now, what)
     if not may_submit(call, past):
         if state.kind is CallKind.SUBMIT:
             return endings.by_status(call, past, event.answer, event.body, now)
-        return Waiting(past, now + _pause_s(past, config, u), Only(state.address, state.life))
+        return Waiting(
+            past.entered(Phase.UNSENT, now), now + _pause_s(past, config, u), Only(state.address, state.life)
+        )
     if event.elsewhere and call.fits(now):
-        return Waiting(past, now, avoid=state.avoid | {state.address})
-    if status is Status.NO_SERVICE and call.fail_fast:
+        avoid = state.avoid | {state.address}
+        return Waiting(past.entered(Phase.UNSENT, now), now, avoid=avoid, extra=overloaded)
+    if not overloaded and call.fail_fast:
         return endings.by_status(call, past, event.answer, event.body, now)
     return _after_refusals(call, past, config, now, u)
 
@@ -565,7 +600,7 @@ def _after_refusals(call: Call, past: Past, config: ClientConfig, now: float, u:
     pause_s = _pause_s(past, config, u)
     if not call.fits(now + pause_s) and not past.may_have_run:
         return endings.exhausted(call, past, now, "what is left of the time is too short for another round")
-    return _later(call, past, now, pause_s)
+    return _later(call, past, now, pause_s, extra=past.status is Status.OVERLOADED)
 
 
 # --- waiting --------------------------------------------------------------------------------------
@@ -576,9 +611,10 @@ def _freed(call: Call, state: Waiting) -> Waiting:
     return attrs.evolve(state, only=None) if state.only and may_submit(call, state.past) else state
 
 
-def _later(call: Call, past: Past, now: float, delay_s: float) -> Waiting:
+def _later(call: Call, past: Past, now: float, delay_s: float, *, extra: bool = True) -> Waiting:
     """A retry that does not fit into the remaining time does not start; the call ends at its deadline."""
-    return Waiting(past, now + delay_s if call.fits(now + delay_s) else math.inf)
+    not_before = now + delay_s if call.fits(now + delay_s) else math.inf
+    return Waiting(past.entered(Phase.UNSENT, now), not_before, extra=extra)
 
 
 def _delay_s(config: ClientConfig, failures: int, u: float) -> float:
@@ -589,5 +625,6 @@ def _pause_s(past: Past, config: ClientConfig, u: float) -> float:
     return max(_delay_s(config, past.failures, u), past.retry_after_s or 0.0)
 
 
-def _used_up(count: int, config: ClientConfig) -> bool:
-    return config.retry.attempts is not None and count >= config.retry.attempts
+def _used_up(count: int, config: ClientConfig, cause: RetryCause | None = None) -> bool:
+    retry = config.retry
+    return (retry.attempts is not None and count >= retry.attempts) or (cause is not None and cause not in retry.causes)

@@ -15,6 +15,7 @@ from reliable.errors import (
     RequestAbandoned,
     RequestError,
     ServiceNotFound,
+    Spent,
     WorkerFailed,
 )
 from reliable.protocol.call_facts import Call, Past
@@ -25,10 +26,12 @@ from reliable.wire.extension import AnswerFrame, Place
 __all__ = [
     "Ended",
     "abandoned",
+    "accepted",
     "at_deadline",
     "broker_lost",
     "by_status",
     "exhausted",
+    "hedged",
     "no_broker",
     "queue_full",
     "replied",
@@ -45,6 +48,17 @@ _PLACES = {
     Place.LIMBO: "with a worker that is out of sight",
     Place.ENDED: "ended",
 }
+_STATES = {
+    Place.UNSAID: "sent",
+    Place.QUEUED: "queued",
+    Place.QUEUED_NO_WORKER: "queued, no worker",
+    Place.DELIVERED: "delivered",
+    Place.RUNNING: "running",
+    Place.STUCK: "stuck",
+    Place.LIMBO: "worker out of sight",
+    Place.ENDED: "ended",
+}
+_ACCOUNTS = ("unsent_s", "queued_s", "running_s", "silent_s")
 _REFUSALS: dict[Status | None, type[RequestError]] = {
     Status.OVERLOADED: QueueFull,
     Status.NO_SERVICE: ServiceNotFound,
@@ -58,6 +72,20 @@ class Ended:
     past: Past
     result: Frames | RequestError
     outcome: Outcome
+
+
+def accepted(past: Past) -> Ended:
+    """A one-way call, by the broker's word that it has it."""
+    return Ended(past, [b""], Outcome.UNKNOWN)
+
+
+def hedged(primary: Ended, other: Ended) -> Ended:
+    """Both of two that ran beside each other failed: the first one's error, with an outcome that is true of both."""
+    if primary.outcome is not Outcome.NOT_EXECUTED or other.outcome is Outcome.NOT_EXECUTED:
+        return primary
+    if isinstance(primary.result, RequestError):
+        primary.result.outcome = other.outcome
+    return attrs.evolve(primary, outcome=other.outcome)
 
 
 def replied(past: Past, body: Frames) -> Ended:
@@ -145,12 +173,19 @@ def _name(call: Call) -> str:
 def _where_time_went(call: Call, past: Past, now: float) -> str:
     if past.attempts == 0:
         return ", which was over before it could be sent"
-    sent = call.started if past.first_sent is None else past.first_sent
+    unsent_s, queued_s, running_s, silent_s = past.spent_until(now)
     times = "once" if past.attempts == 1 else f"{past.attempts} times"
-    return (
-        f": asked {times}, the last time at {past.address}; {sent - call.started:.2f} s unsent,"
-        f" {now - sent:.2f} s waiting for an answer; last news of it: {_PLACES[past.place]}"
-    )
+    spent = [
+        f"{seconds:.2f} s {what}"
+        for seconds, what in (
+            (unsent_s, "unsent"),
+            (queued_s, "queued"),
+            (running_s, "running"),
+            (silent_s, "waiting for an answer"),
+        )
+        if seconds >= 0.005 or what == "waiting for an answer"
+    ]
+    return f": asked {times}, the last time at {past.address}; {', '.join(spent)}; last news: {_PLACES[past.place]}"
 
 
 def _ended(call: Call, past: Past, kind: type[RequestError], message: str, now: float, outcome: Outcome) -> Ended:
@@ -162,6 +197,9 @@ def _ended(call: Call, past: Past, kind: type[RequestError], message: str, now: 
         attempts=past.attempts,
         elapsed_s=now - call.started,
         retry_after_s=past.retry_after_s,
+        brokers=past.brokers,
+        last_state=_STATES[past.place] if past.attempts else "not sent",
+        spent=Spent(**dict(zip(_ACCOUNTS, past.spent_until(now), strict=True))),
         story=tuple(_line(call, step) for step in past.story),
     )
     return Ended(past, error, outcome)

@@ -13,6 +13,7 @@ ATTACH and CANCEL are never dispatched, so they are no copies.
 
 from __future__ import annotations
 
+import enum
 from typing import Final, TypeAlias
 
 import attrs
@@ -25,7 +26,7 @@ from reliable.wire.extension import CALL_ID_BYTES, TRACE_BYTES_MAX, CallFlag, Ca
 from reliable.wire.mdp import SERVICE_BYTES_MAX
 from reliable.wire.mmi import is_reserved
 
-__all__ = ["ATTEMPT_MAX", "Call", "Past", "Session", "Step", "check_submit"]
+__all__ = ["ATTEMPT_MAX", "Call", "Past", "Phase", "Session", "Step", "check_submit"]
 
 ATTEMPT_MAX: Final = 0xFFFF
 _COPIES_MAX: Final = 64
@@ -60,6 +61,7 @@ class Call:
     """Answered by the broker itself, which keeps no record of it."""
     fail_fast: bool
     wants_progress: bool
+    one_way: bool
     flags: CallFlag
     trace: bytes
     digest: bytes
@@ -84,11 +86,16 @@ class Call:
             reserved=reserved,
             fail_fast=submit.fail_fast,
             wants_progress=submit.wants_progress,
+            one_way=submit.one_way,
             flags=_flags(submit, idempotent),
             trace=submit.trace,
             digest=body_digest(submit.service, body),
             size_bytes=sum(map(len, body)) + len(submit.service) + len(submit.trace) + _ENVELOPE_BYTES,
         )
+
+    def hedged(self, call_id: bytes) -> Call:
+        """The same work as a call of its own, which runs beside this one."""
+        return attrs.evolve(self, call_id=call_id, flags=self.flags | CallFlag.HEDGE)
 
     def frame(self, kind: CallKind, attempt: int, repeat: bool, past: Past, session: Session, now: float) -> CallFrame:
         """The call frame of one message about this call."""
@@ -133,7 +140,8 @@ def check_submit(submit: Submit) -> None:
     """Refuse a call that has no form on the wire.
 
     Raises:
-        LocalProtocolError: The size of the call id, of the service's name or of the trace context is not allowed.
+        LocalProtocolError: The size of the call id, of the service's name or of the trace context is not allowed; a
+            hedge for a call that is not declared idempotent, is one-way, or has no second id.
     """
     if len(submit.call_id) != CALL_ID_BYTES:
         raise LocalProtocolError(f"a call id has {CALL_ID_BYTES} bytes, not {len(submit.call_id)}")
@@ -141,6 +149,11 @@ def check_submit(submit: Submit) -> None:
         raise LocalProtocolError(f"a service name has 1 to {SERVICE_BYTES_MAX} bytes, not {len(submit.service)}")
     if len(submit.trace) > TRACE_BYTES_MAX:
         raise LocalProtocolError(f"a trace context has at most {TRACE_BYTES_MAX} bytes, not {len(submit.trace)}")
+    if submit.hedge is not None:
+        if len(submit.hedge_id) != CALL_ID_BYTES or submit.hedge_id == submit.call_id:
+            raise LocalProtocolError("a hedge needs a call id of its own")
+        if submit.idempotent is not True or submit.one_way:
+            raise LocalProtocolError("only a call that is declared idempotent and wants its reply can be hedged")
 
 
 @attrs.frozen
@@ -161,12 +174,23 @@ def _flags(submit: Submit, idempotent: bool | None) -> CallFlag:
         flags |= CallFlag.FAIL_FAST
     if submit.wants_progress:
         flags |= CallFlag.WANTS_PROGRESS
+    if submit.one_way:
+        flags |= CallFlag.ONE_WAY
     return flags
 
 
 def _milliseconds(seconds: float) -> int:
     """Rounded down: for ``first_sent`` the past is the safe side, and a deadline must not move behind the caller's."""
     return int(seconds * 1000 // 1)
+
+
+class Phase(enum.Enum):
+    """What a call is waiting for, as far as its client knows."""
+
+    UNSENT = 0
+    QUEUED = 1
+    RUNNING = 2
+    SILENT = 3
 
 
 @attrs.frozen
@@ -191,6 +215,13 @@ class Past:
     """When the oldest copy that may have run was sent."""
     address: str = ""
     """Of the newest attempt."""
+    brokers: tuple[str, ...] = ()
+    """All addresses that it was sent to, each once."""
+    phase: Phase = Phase.UNSENT
+    phase_at: float | None = None
+    """Since when it is in that phase; None: it has just begun."""
+    spent: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Seconds in each phase before this one."""
     status: Status | None = None
     """The newest one heard."""
     place: Place = Place.UNSAID
@@ -229,15 +260,26 @@ class Past:
         """Another attempt was handed to the socket."""
         what = "asked what became of it" if kind is CallKind.ATTACH else "sent"
         story = _told(self.story, (now, what, address))
+        brokers = self.brokers if address in self.brokers else (*self.brokers, address)
+        past = attrs.evolve(
+            self,
+            attempts=attempt,
+            address=address,
+            brokers=brokers,
+            story=story,
+            phase=Phase.SILENT,
+            phase_at=now,
+            spent=self.spent_until(now),
+        )
         if kind is not CallKind.SUBMIT:
-            return attrs.evolve(self, attempts=attempt, address=address, story=story)
+            return past
         # The broker takes first_sent as the moment before which this work cannot have run. Copies that are proven to
         # have run nowhere do not count for that, and counting them would make an old proof look like an old copy.
         first_sent = self.first_sent if self.may_have_run else now
         copies = (*self.copies, (life, attempt))
         if len(copies) > _COPIES_MAX:
-            return attrs.evolve(self, attempts=attempt, address=address, story=story, copies=(), untracked=True)
-        return attrs.evolve(self, attempts=attempt, address=address, story=story, copies=copies, first_sent=first_sent)
+            return attrs.evolve(past, copies=(), untracked=True)
+        return attrs.evolve(past, copies=copies, first_sent=first_sent)
 
     def proven(self, life: bytes, attempt: int, *, record: bool) -> Past:
         """A copy, or with ``record`` all up to it, is proven to have run nowhere."""
@@ -255,6 +297,19 @@ class Past:
     def told(self, now: float, what: str, where: str = "") -> Past:
         """With one more step of the story."""
         return attrs.evolve(self, story=_told(self.story, (now, what, where)))
+
+    def entered(self, phase: Phase, now: float) -> Past:
+        """From now on its time goes into another account."""
+        if phase is self.phase:
+            return self
+        return attrs.evolve(self, phase=phase, phase_at=now, spent=self.spent_until(now))
+
+    def spent_until(self, now: float) -> tuple[float, float, float, float]:
+        """Seconds in each phase up to ``now``, in the order of ``Phase``."""
+        if self.phase_at is None:
+            return self.spent
+        which = self.phase.value
+        return (*self.spent[:which], self.spent[which] + now - self.phase_at, *self.spent[which + 1 :])  # type: ignore[return-value]
 
 
 def _told(story: tuple[Step, ...], step: Step) -> tuple[Step, ...]:

@@ -20,7 +20,11 @@ TESTED = {
 # Split off for their size: tested through the module that they are parts of, which must import them.
 PARTS = {
     "reliable.protocol.call_endings": "reliable.protocol.call",
+    "reliable.engine.client_calls": "reliable.engine.client",
+    "reliable.engine.client_links": "reliable.engine.client",
+    "reliable.engine.client_state": "reliable.engine.client",
     "reliable.engine.client_views": "reliable.engine.client",
+    "reliable.engine.client_watch": "reliable.engine.client",
     "reliable.engine.desk": "reliable.engine.worker",
     "reliable.engine.jobs": "reliable.engine.worker",
     "reliable.engine.worker_links": "reliable.engine.worker",

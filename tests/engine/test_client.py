@@ -11,6 +11,7 @@ from reliable.engine.observe import (
     AttemptStarted,
     BrokerFound,
     CallEnded,
+    CallStarted,
     FailedOver,
     LinkLost,
     MessageDropped,
@@ -170,7 +171,7 @@ def test_silence_to_the_hello_means_not_usable_and_never_a_downgrade() -> None:
     desk.submit()
     desk.feed(LinkOpened(1))
     desk.sleep(1.0)
-    assert desk.trace() == ["open 1 a", "hello 1", "close 1", "open 2 b"]
+    assert desk.trace() == ["open 1 a", "hello 1", "open 2 b", "close 1"]
     assert desk.engine.counters.hellos_unanswered == 1
 
 
@@ -907,6 +908,7 @@ def test_observers_hear_of_each_decision() -> None:
     desk.answer(2, life="M1", attempt=3)
     kinds = [type(observation) for observation in seen]
     assert kinds == [
+        CallStarted,
         BrokerFound,
         AttemptStarted,
         LinkLost,
@@ -936,7 +938,7 @@ def test_nothing_is_left_when_all_calls_are_over() -> None:
             desk.cancel(name)
     engine = desk.engine
     assert engine.snapshot().calls == 0 and engine.next_deadline() is None
-    assert len(engine._calls) == len(engine._free) == len(engine._alarms) == 0
-    assert len(engine._alarms._heap) < 100
-    assert not any(entry.asked for entry in engine._links.values())
-    assert not any(broker.bound for broker in engine._brokers)
+    assert len(engine._state.calls) == len(engine._state.free) == len(engine._state.alarms) == 0
+    assert len(engine._state.alarms._heap) < 100
+    assert not any(entry.asked for entry in engine._state.links.values())
+    assert not any(broker.bound for broker in engine._state.brokers)

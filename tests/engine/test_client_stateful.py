@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from reliable.config import Backoff, ClientConfig, Limits, RetryPolicy
+from reliable.config import Backoff, BreakerPolicy, ClientConfig, HedgePolicy, Limits, RetryBudget, RetryPolicy
 from reliable.engine.client import ClientEngine
 from reliable.errors import Outcome, RequestError
 from reliable.protocol.events import (
@@ -49,7 +49,13 @@ CONFIG = ClientConfig(
     retry=RetryPolicy(attempts=4, attempt_timeout_s=1.0, backoff=Backoff(initial_s=0.1, delay_s_max=0.5)),
     hello_timeout_s=0.5,
     limits=Limits(calls_in_flight_max=8),
+    return_after_s=5.0,
 )
+
+
+def work(call_id: bytes) -> bytes:
+    """The id of the user's call to which a call on the wire belongs: its own, or that of the call which it hedges."""
+    return call_id[:-1] + b"." if call_id.endswith(b"'") else call_id
 
 
 @attrs.define
@@ -94,8 +100,19 @@ class Clients(RuleBasedStateMachine):
         brokers=st.integers(1, 2),
         calls_open_max=st.sampled_from([1, 3, 3, 7]),
         declared=st.booleans(),
+        breaker=st.sampled_from([None, 1, 3]),
+        budget=st.sampled_from([None, RetryBudget(ratio=0.5, tokens_max=2.0)]),
     )
-    def start(self, policy: int | None, u: float, brokers: int, calls_open_max: int, declared: bool) -> None:
+    def start(
+        self,
+        policy: int | None,
+        u: float,
+        brokers: int,
+        calls_open_max: int,
+        declared: bool,
+        breaker: int | None,
+        budget: RetryBudget | None,
+    ) -> None:
         self.calls_open_max = calls_open_max
         self.declared = declared
         self.policy = policy
@@ -111,7 +128,11 @@ class Clients(RuleBasedStateMachine):
         self.closed = False
         self.engine = ClientEngine(
             [broker.address for broker in self.brokers],
-            attrs.evolve(CONFIG, retry=attrs.evolve(CONFIG.retry, attempts=policy)),
+            attrs.evolve(
+                CONFIG,
+                retry=attrs.evolve(CONFIG.retry, attempts=policy, budget=budget),
+                breaker=BreakerPolicy(failures=breaker),
+            ),
             client_id=b"i" * 16,
             jitter=lambda: u,
         )
@@ -123,8 +144,14 @@ class Clients(RuleBasedStateMachine):
         timeout=st.sampled_from([10.0, 0.3, 2.0, 30.0, None, 0.0]),
         idempotent=st.sampled_from([None, False, True]),
         fail_fast=st.booleans(),
+        one_way=st.sampled_from([False, False, False, True]),
+        hedge=st.sampled_from([None, HedgePolicy(delay_s=0.05), HedgePolicy(percentile=50.0)]),
     )
-    def submit(self, timeout: float | None, idempotent: bool | None, fail_fast: bool) -> None:
+    def submit(
+        self, timeout: float | None, idempotent: bool | None, fail_fast: bool, one_way: bool, hedge: HedgePolicy | None
+    ) -> None:
+        if idempotent is not True or one_way:
+            hedge = None
         call_id = f"call-{len(self.calls)}".encode().ljust(16, b".")
         deadline = None if timeout is None else self.now + timeout
         call = Submit(
@@ -134,6 +161,9 @@ class Clients(RuleBasedStateMachine):
             deadline=deadline,
             idempotent=idempotent,
             fail_fast=fail_fast,
+            one_way=one_way,
+            hedge=hedge,
+            hedge_id=call_id[:-1] + b"'" if hedge else b"",
         )
         self.calls[call_id] = call
         self.feed(call)
@@ -282,9 +312,10 @@ class Clients(RuleBasedStateMachine):
         elif frame.flags & CallFlag.REPEAT and not (frame.flags & CallFlag.IDEMPOTENT or self.declared):
             self.tell(number, broker, frame, Status.UNKNOWN_CALL, Outcome.UNKNOWN)
         else:
-            assert body == [call_id], "a copy without its body"
+            assert body == [work(call_id)], "a copy without its body"
+            assert bool(frame.flags & CallFlag.HEDGE) is (work(call_id) != call_id)
             broker.records[call_id] = Record(frame.attempt, number)
-            if chance % 2:
+            if chance % 2 or frame.flags & CallFlag.ONE_WAY:
                 self.tell(number, broker, frame, Status.ACCEPTED, Outcome.UNKNOWN, Place.QUEUED_NO_WORKER)
 
     @precondition(lambda self: self.calls and self.in_state("open"))
@@ -309,7 +340,7 @@ class Clients(RuleBasedStateMachine):
         """Here the work runs, whatever is heard of it afterwards."""
         broker, call_id = self.pick(self.records("queued"), pick)
         record = broker.records[call_id]
-        self.runs[call_id] += 1
+        self.runs[work(call_id)] += 1
         record.state = "running"
         if chance % 2:
             self.tell_record(broker, call_id, record)
@@ -375,7 +406,7 @@ class Clients(RuleBasedStateMachine):
 
     def say_answer(self, number: int, answer: AnswerFrame, call_id: bytes) -> None:
         final = STATUS_TABLE[answer.status].retry is not Retry.NOT_FINAL
-        self.say(number, ClientReply(Version.MDP02, b"echo", [call_id], [answer.encode()], final).encode())
+        self.say(number, ClientReply(Version.MDP02, b"echo", [work(call_id)], [answer.encode()], final).encode())
 
     def say(self, number: int, frames: Frames) -> None:
         if self.links[number].state == "open":
@@ -426,7 +457,7 @@ class Clients(RuleBasedStateMachine):
             link.hello_at = self.now
         else:
             frame = CallFrame.decode(request.stack[-1])
-            call = self.calls[frame.call_id]
+            call = self.calls[work(frame.call_id)]
             assert link.greeted, "a call before the hello was answered"
             assert frame.kind is CallKind.CANCEL or call.call_id not in self.ended, "sent although it is over"
             if call.deadline is not None:
@@ -446,7 +477,8 @@ class Clients(RuleBasedStateMachine):
         if isinstance(effect.result, RequestError):
             assert effect.result.outcome is effect.outcome
         else:
-            assert effect.result == [effect.call_id], "somebody else's reply"
+            accepted = call.one_way and effect.result == [b""] and effect.outcome is Outcome.UNKNOWN
+            assert accepted or effect.result == [effect.call_id], "somebody else's reply"
 
     # --- what must hold at any time ---------------------------------------------------------------
 
@@ -473,7 +505,8 @@ class Clients(RuleBasedStateMachine):
         if not hasattr(self, "engine"):
             return
         view = self.engine.snapshot()
-        assert view.calls == len(self.calls) - len(self.ended) <= CONFIG.limits.calls_in_flight_max
+        open_calls = len(self.calls) - len(self.ended)
+        assert open_calls <= view.calls <= min(2 * open_calls, CONFIG.limits.calls_in_flight_max)
         assert view.waiting >= 0
 
     def teardown(self) -> None:
@@ -498,7 +531,7 @@ class Clients(RuleBasedStateMachine):
         assert all(call_id in self.ended or call.deadline is None for call_id, call in self.calls.items())
         end = self.ended[last.call_id].result
         # A client whose brokers all answered 501 just now says so; a policy of one attempt may meet a stale link.
-        excused = isinstance(end, RequestError) and ("501" in str(end) or self.policy == 1)
+        excused = isinstance(end, RequestError) and ("501" in str(end) or "budget" in str(end) or self.policy == 1)
         assert end == last.body or excused, f"after all healed, a call still failed: {end!r}"
         self.feed(AbandonAll())
         while self.full_inboxes():
@@ -510,7 +543,8 @@ class Clients(RuleBasedStateMachine):
         engine = self.engine
         assert self.ended.keys() == self.calls.keys()
         assert engine.next_deadline() is None and engine.snapshot().links == ()
-        assert not engine._calls and not engine._free and len(engine._alarms) == 0
+        state = engine._state
+        assert not state.calls and not state.free and len(state.alarms) == 0 and len(state.hedges) == 0
 
 
 Clients.TestCase.settings = settings(

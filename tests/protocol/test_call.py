@@ -597,7 +597,7 @@ def test_retry_after_goes_before_a_shorter_backoff() -> None:
 def test_other_brokers_are_asked_before_any_pause() -> None:
     """And the one that refused is passed over in this round."""
     state, _ = go(ONCE, asked(ONCE), said(Status.OVERLOADED, retry_after_ms=5000, elsewhere=True))
-    assert state == Waiting(state.past, NOW, avoid=frozenset({"a"}))
+    assert state == Waiting(state.past, NOW, avoid=frozenset({"a"}), extra=True)
     state, _ = go(ONCE, state, OTHER_GRANT, said(Status.OVERLOADED, 2, life=L2, elsewhere=True))
     assert isinstance(state, Waiting) and state.avoid == {"a", "b"}
     state, _ = go(ONCE, state, Missed("c", "refused"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from reliable.errors import (
@@ -13,10 +14,11 @@ from reliable.errors import (
     QueueFull,
     RequestError,
     ServiceNotFound,
+    Spent,
     WorkerFailed,
 )
 from reliable.protocol import call_endings as endings
-from reliable.protocol.call_facts import Call, Past
+from reliable.protocol.call_facts import Call, Past, Phase
 from reliable.protocol.events import Submit
 from reliable.status import Status
 from reliable.wire.extension import AnswerFrame, CallKind, Place
@@ -60,9 +62,24 @@ def test_a_deadline_says_what_was_the_matter(known: Past, kind: type[RequestErro
 
 def test_a_timeout_says_where_the_time_went() -> None:
     """Unsent, waiting, and the last that was heard."""
-    text = str(error(endings.at_deadline(CALL, past(place=Place.RUNNING), NOW, "")))
-    assert "within 4.00 s" in text and "1.00 s unsent" in text and "3.00 s waiting" in text
-    assert "tcp://a" in text and "running" in text
+    known = attrs.evolve(past(place=Place.RUNNING), phase=Phase.SILENT, phase_at=NOW - 2.5, spent=(1.0, 0.0, 0.5, 0.0))
+    found = error(endings.at_deadline(CALL, attrs.evolve(known, brokers=("tcp://a", "tcp://b")), NOW, ""))
+    text = str(found)
+    assert "within 4.00 s" in text and "1.00 s unsent" in text and "2.50 s waiting" in text and "queued" not in text
+    assert "tcp://a" in text and "0.50 s running" in text
+    assert found.spent == Spent(unsent_s=1.0, queued_s=0.0, running_s=0.5, silent_s=2.5)
+    assert found.last_state == "running" and found.brokers == ("tcp://a", "tcp://b")
+
+
+def test_of_two_that_failed_beside_each_other_the_first_is_told_with_what_is_true_of_both() -> None:
+    """NOT_EXECUTED is a promise about all the work, the hedge's included."""
+    proven = endings.exhausted(CALL, past(proven=True), NOW, "x")
+    unknown = endings.at_deadline(CALL, past(), NOW, "")
+    assert endings.hedged(proven, proven) is proven
+    assert endings.hedged(unknown, proven) is unknown
+    both = endings.hedged(proven, unknown)
+    assert both.outcome is Outcome.UNKNOWN and both.result is proven.result
+    assert error(both).outcome is Outcome.UNKNOWN
 
 
 def test_an_unreachable_broker_is_named_with_its_trouble() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reliable.config import ClientConfig
+from reliable.config import ClientConfig, HedgePolicy
 from reliable.engine.client import ClientEngine
 from reliable.errors import Outcome, RequestError
 from reliable.protocol.events import (
@@ -148,8 +148,10 @@ class Desk:
         wants_progress: bool = False,
         body: Sequence[bytes] = (b"hi",),
         service: bytes = b"echo",
+        one_way: bool = False,
+        hedge: HedgePolicy | None = None,
     ) -> None:
-        """The user calls."""
+        """The user calls; the hedge of call ``c`` is call ``c'``."""
         self.feed(
             Submit(
                 call_id=call_id(name),
@@ -159,6 +161,9 @@ class Desk:
                 idempotent=idempotent,
                 fail_fast=fail_fast,
                 wants_progress=wants_progress,
+                one_way=one_way,
+                hedge=hedge,
+                hedge_id=call_id(f"{name}'") if hedge is not None else b"",
             )
         )
 
