@@ -31,6 +31,7 @@ from reliable.wire.mdp import WorkerRequest, decode_at_worker
 
 __all__ = ["Dispatcher"]
 
+_HEDGE: Final = int(CallFlag.HEDGE)
 _REPEAT: Final = int(CallFlag.REPEAT)
 _IDEMPOTENT: Final = int(CallFlag.IDEMPOTENT)
 _FOR_BROKER: Final = (CallFlag.IDEMPOTENT | CallFlag.NOT_IDEMPOTENT | CallFlag.FAIL_FAST).value
@@ -100,6 +101,11 @@ class Dispatcher:
             self._endings.expire(call)
             return False
         call.idempotent = call.may_repeat()
+        if call.flags & _HEDGE and not call.idempotent:
+            # The caller said that the work may run twice, and the service says that it may not: the first one counts.
+            state.counters.cancelled += 1
+            self._endings.finish(call, Status.CANCELLED, call.proven_outcome())
+            return False
         if not call.idempotent and (call.unproven or call.prior or call.flags & _REPEAT):
             if call.unproven:
                 self._end_lost(call)

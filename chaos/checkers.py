@@ -97,10 +97,11 @@ def own_reply(history: History) -> list[str]:
 
 
 def same_claim(history: History) -> list[str]:
-    """The claim of an ending fits its kind: ok means EXECUTED, unknown means UNKNOWN, failed is one of the others."""
+    """The claim of an ending fits its kind: ok means EXECUTED, failed that or NOT_EXECUTED, the others UNKNOWN."""
     allowed = {
         End.OK: {Outcome.EXECUTED},
         End.UNKNOWN: {Outcome.UNKNOWN},
+        End.ACCEPTED: {Outcome.UNKNOWN},
         End.FAILED: {Outcome.EXECUTED, Outcome.NOT_EXECUTED},
     }
     return [
@@ -117,11 +118,12 @@ def one_call_per_slot(history: History) -> list[str]:
         by_worker[run.worker].append(run)
     wrong = []
     for worker, runs in by_worker.items():
-        wrong += _overlaps(worker, sorted(runs, key=lambda run: run.started_s), history.capacity.get(worker, 1))
+        ordered = sorted(runs, key=lambda run: run.started_s)
+        wrong += _overlaps(history, worker, ordered, history.capacity.get(worker, 1))
     return wrong
 
 
-def _overlaps(worker: str, runs: list[Execution], slots: int) -> list[str]:
+def _overlaps(history: History, worker: str, runs: list[Execution], slots: int) -> list[str]:
     wrong = []
     running: list[tuple[float, int, Execution]] = []
     for order, run in enumerate(runs):
@@ -130,7 +132,9 @@ def _overlaps(worker: str, runs: list[Execution], slots: int) -> list[str]:
         heapq.heappush(running, (float("inf") if run.ended_s is None else run.ended_s, order, run))
         if len(running) > slots:
             wrong.append(f"{worker} ran {len(running)} calls at once at {run.started_s:.3f}; it has {slots} slots")
-        if sum(1 for _, _, other in running if other.key == run.key) > 1:
+        call = history.calls.get(run.key)
+        copies_max = 2 if call is not None and call.hedged else 1
+        if sum(1 for _, _, other in running if other.key == run.key) > copies_max:
             wrong.append(f"{worker} ran call {run.key!r} twice at once at {run.started_s:.3f}")
     return wrong
 

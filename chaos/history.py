@@ -25,6 +25,8 @@ class End(enum.Enum):
     """An error that says whether it ran."""
     UNKNOWN = "unknown"
     """An error that says it may have run."""
+    ACCEPTED = "accepted"
+    """A one-way call that a broker holds: it may have run, may run yet, and may be lost."""
 
 
 @attrs.frozen
@@ -56,6 +58,9 @@ class Call:
     endings: list[Ending] = attrs.field(factory=list)
     abandoned: bool = False
     """Its client was killed: nobody can be told of an end."""
+    one_way: bool = False
+    hedged: bool = False
+    """It may have been sent as two calls beside each other, each of which may run once at a time."""
 
     @property
     def ending(self) -> Ending | None:

@@ -17,7 +17,7 @@ from chaos.history import Call, End, Ending, Execution
 from chaos.sim.describe import describe_from_broker, describe_to_broker
 from chaos.sim.network import SendResult, ServerSocket
 from chaos.sim.process import Actor, LinkActor, Surroundings, WorldError, fingerprint
-from reliable.config import ClientConfig, WorkerConfig
+from reliable.config import ClientConfig, HedgePolicy, WorkerConfig
 from reliable.engine.client import ClientEngine
 from reliable.engine.worker import WorkerEngine
 from reliable.errors import Outcome, RequestError
@@ -304,10 +304,14 @@ class ClientActor(LinkActor):
         idempotent: bool | None = None,
         fail_fast: bool = False,
         phase: str = "",
+        one_way: bool = False,
+        hedge: HedgePolicy | None = None,
     ) -> Call:
         """Make a call; its end is found in what this returns."""
         now = self.around.agenda.clock()
-        call = Call(key, self.name, service, idempotent, now, now + timeout_s, phase)
+        call = Call(
+            key, self.name, service, idempotent, now, now + timeout_s, phase, one_way=one_way, hedged=hedge is not None
+        )
         self.around.history.calls[key] = call
         call_id = self.around.ids(16)
         self._calls[call_id] = call
@@ -320,6 +324,9 @@ class ClientActor(LinkActor):
                 deadline=call.deadline_s,
                 idempotent=idempotent,
                 fail_fast=fail_fast,
+                one_way=one_way,
+                hedge=hedge,
+                hedge_id=self.around.ids(16) if hedge is not None else b"",
             )
         )
         return call
@@ -390,7 +397,10 @@ class ClientActor(LinkActor):
             end = End.UNKNOWN if effect.outcome is Outcome.UNKNOWN else End.FAILED
             call.endings.append(Ending(now, end, effect.outcome, type(error).__name__))
         else:
-            call.endings.append(Ending(now, End.OK, effect.outcome, reply=tuple(effect.result)))
+            # The engine ends a one-way call so; if it ever ended another one so, its reply would be missing.
+            accepted = effect.outcome is Outcome.UNKNOWN and effect.result == [b""]
+            end = End.ACCEPTED if accepted and call.one_way else End.OK
+            call.endings.append(Ending(now, end, effect.outcome, reply=tuple(effect.result)))
         ending = call.endings[-1]
         self.note(f"{call.key.decode()} ends {ending.end.value}, {ending.outcome.name} {ending.error}".rstrip())
         if isinstance(effect.result, RequestError):

@@ -20,7 +20,7 @@ from chaos.sim.faults import Fault, end_of, random_schedule
 from chaos.sim.network import NetworkModel
 from chaos.sim.strangers import PlainClientActor
 from chaos.sim.world import World
-from reliable.config import ClientConfig, Limits, RetryPolicy, WorkerConfig
+from reliable.config import BreakerPolicy, ClientConfig, HedgePolicy, Limits, RetryBudget, RetryPolicy, WorkerConfig
 from reliable.protocol.events import JobError
 from reliable.wire.extension import ServiceOffer
 
@@ -126,9 +126,15 @@ class RandomWorld:
             self.world.worker(name, self._handler, services=SERVICES, brokers=brokers, config=config)
         for name in self.clients:
             patience_s = max(rng.choice((0.5, 1.0, 2.5)), 5 * self.world.network.model.delay_s[1])
-            retry = RetryPolicy(attempts=rng.choice((2, 5, 5, None)), attempt_timeout_s=patience_s)
+            budget = rng.choice((None, RetryBudget(), RetryBudget(ratio=0.2, tokens_max=3.0)))
+            retry = RetryPolicy(attempts=rng.choice((2, 5, 5, None)), attempt_timeout_s=patience_s, budget=budget)
             order = rng.sample(self.brokers, len(self.brokers))
-            self._actors.append(self.world.client(name, brokers=order, config=ClientConfig(retry=retry)))
+            client_config = ClientConfig(
+                retry=retry,
+                breaker=BreakerPolicy(failures=rng.choice((None, 2, 5))),
+                return_after_s=rng.choice((None, 1.0, 30.0)),
+            )
+            self._actors.append(self.world.client(name, brokers=order, config=client_config))
 
     def _strangers(self) -> None:
         """In some worlds a worker and a client that are not ours take part."""
@@ -163,6 +169,7 @@ class RandomWorld:
             rng.choice((None, True, False, False)),
             rng.random() < 0.15,
             rng.uniform(0.0, 1.0) if rng.random() < 0.1 else None,
+            rng.choice((None, None, "one way", "hedged")),
         )
 
     def _healed_calls(self) -> list[Call]:
@@ -221,10 +228,17 @@ class _Caller:
     idempotent: bool | None
     fail_fast: bool
     cancel_after_s: float | None
+    manner: str | None
 
     def __call__(self) -> None:
         self.client.submit(
-            self.key, self.service, timeout_s=self.timeout_s, idempotent=self.idempotent, fail_fast=self.fail_fast
+            self.key,
+            self.service,
+            timeout_s=self.timeout_s,
+            idempotent=self.idempotent,
+            fail_fast=self.fail_fast,
+            one_way=self.manner == "one way",
+            hedge=HedgePolicy(delay_s=0.05) if self.manner == "hedged" and self.idempotent else None,
         )
         if self.cancel_after_s is not None:
             self.client.cancel_later(self.key, self.cancel_after_s)

@@ -7,7 +7,7 @@ import pytest
 from brokers.config import BrokerConfig
 from reliable.errors import Outcome
 from reliable.status import Status
-from reliable.wire.extension import CallFlag, Place, ReadyExtension
+from reliable.wire.extension import CallFlag, Place, ReadyExtension, ServiceOffer
 from reliable.wire.mdp import Version, WorkerReady
 from tests.support.broker_bench import Bench, OurClient, OurWorker
 from tests.support.broker_verdicts import DONE, NO, YES, final, no_final, verdict
@@ -127,3 +127,21 @@ def test_hedge_is_run_by_the_same_worker_if_there_is_no_other() -> None:
     client.submit(flags=HEDGE)
     worker.result(worker.job().token, b"second")
     assert final(client).body == [b"second"]
+
+
+@pytest.mark.parametrize("registered_first", [True, False])
+def test_hedge_of_a_service_that_vetoes_repeats_is_refused_unrun(registered_first: bool) -> None:
+    """The caller said idempotent, the service says no: to the broker the two are calls of their own, so it must look."""
+    bench = Bench()
+    client = OurClient(bench)
+    worker = OurWorker(bench, services=[ServiceOffer(b"pay", False)], credit=2)
+    if registered_first:
+        worker.ready()
+    client.submit(b"pay", flags=YES)
+    client.submit(b"pay", flags=HEDGE)
+    if not registered_first:
+        worker.ready()
+    token = worker.job().token
+    assert verdict(client) == (Status.CANCELLED, Outcome.NOT_EXECUTED)
+    worker.result(token, b"done")
+    assert verdict(client) == DONE
