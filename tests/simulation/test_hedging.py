@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import attrs
 
 from chaos.sim.actors import Job, Run
@@ -14,7 +16,7 @@ WORKERS = 8
 NORMAL_S = 0.01
 SLOW_S = 20 * NORMAL_S
 SLOW_SHARE = 0.02
-CALLS = 3000
+CALLS = 6000
 HEDGED = HedgePolicy(percentile=95.0)
 
 
@@ -50,7 +52,7 @@ def measure(hedge: HedgePolicy | None, seed: int = 1) -> Figures:
 
     for number in range(CALLS):
         at_s += world.rng.expovariate(rate)
-        world.at(at_s, lambda key=b"k%d" % number: call(key))
+        world.at(at_s, functools.partial(call, b"k%d" % number))
     world.run(at_s + 6.0)
     assert world.problems() == []
     took = sorted(end.at_s - one.invoked_s for one in calls if (end := one.ending) is not None and not end.error)
