@@ -258,6 +258,8 @@ class Past:
 
     def sent(self, kind: CallKind, attempt: int, life: bytes, address: str, now: float) -> Past:
         """Another attempt was handed to the socket."""
+        if self.attempts == 0 and kind is CallKind.SUBMIT and not self.may_have_run:
+            return self._sent_first(attempt, life, address, now)
         what = "asked what became of it" if kind is CallKind.ATTACH else "sent"
         story = _told(self.story, (now, what, address))
         brokers = self.brokers if address in self.brokers else (*self.brokers, address)
@@ -280,6 +282,23 @@ class Past:
         if len(copies) > _COPIES_MAX:
             return attrs.evolve(past, copies=(), untracked=True)
         return attrs.evolve(past, copies=copies, first_sent=first_sent)
+
+    def _sent_first(self, attempt: int, life: bytes, address: str, now: float) -> Past:
+        """What nearly every call needs, and nothing more; built at once, which is many times cheaper than changed."""
+        return Past(
+            attempts=attempt,
+            unsent=self.unsent,
+            failures=self.failures,
+            misses=self.misses,
+            copies=((life, attempt),),
+            first_sent=now,
+            address=address,
+            brokers=(address,),
+            phase=Phase.SILENT,
+            phase_at=now,
+            spent=self.spent_until(now),
+            story=_told(self.story, (now, "sent", address)),
+        )
 
     def proven(self, life: bytes, attempt: int, *, record: bool) -> Past:
         """A copy, or with ``record`` all up to it, is proven to have run nowhere."""
