@@ -30,7 +30,8 @@ from reliable.engine.client_views import ClientSnapshot as ClientSnapshot
 from reliable.engine.observe import CallStarted, MessageDropped
 from reliable.errors import LocalProtocolError, RemoteProtocolError
 from reliable.protocol import call_endings, link
-from reliable.protocol.call import Answered, Asked, Ended, GiveUp, NotSent, Waiting
+from reliable.protocol.call_endings import Ended
+from reliable.protocol.call_events import Answered, Asked, GiveUp, NotSent, Waiting
 from reliable.protocol.call_facts import Call, Past, check_submit
 from reliable.protocol.events import (
     AbandonAll,

@@ -11,13 +11,14 @@ from reliable.engine.hedging import Pair, decides
 from reliable.engine.observe import FailedOver, HedgeStarted, RetryRefused
 from reliable.errors import LocalProtocolError, RequestError
 from reliable.protocol import call_endings, link
-from reliable.protocol.call import (
+from reliable.protocol.call import step
+from reliable.protocol.call_endings import Ended
+from reliable.protocol.call_events import (
     Asked,
     CallEvent,
     CallState,
     Deliver,
     Denied,
-    Ended,
     GiveUp,
     Grant,
     Missed,
@@ -27,7 +28,6 @@ from reliable.protocol.call import (
     Tick,
     Transmit,
     Waiting,
-    step,
 )
 from reliable.protocol.call_facts import Call, Past
 from reliable.protocol.events import CallFinished, CallProgress, Send

@@ -10,7 +10,7 @@ from reliable.engine.client_calls import CallDesk
 from reliable.engine.client_state import ClientState, LinkEntry, OpenCall
 from reliable.engine.observe import BrokerFound, LinkLost
 from reliable.protocol import link
-from reliable.protocol.call import Lost, Missed, NoBroker, Waiting
+from reliable.protocol.call_events import Lost, Missed, NoBroker, Waiting
 from reliable.protocol.call_facts import Session
 
 __all__ = ["LinkDesk"]

@@ -15,7 +15,7 @@ from reliable.engine.client_views import ClientCounters
 from reliable.engine.client_watch import ClientWatch
 from reliable.engine.hedging import Hedges
 from reliable.protocol import link
-from reliable.protocol.call import CallState
+from reliable.protocol.call_events import CallState
 from reliable.protocol.call_facts import Call, Session
 from reliable.protocol.events import ClientEffect
 from reliable.types import Jitter, Observer

@@ -10,7 +10,8 @@ from reliable.engine.observe import (
     RetryScheduled,
 )
 from reliable.errors import RequestError
-from reliable.protocol.call import Answered, Asked, CallEvent, CallState, Ended, Waiting
+from reliable.protocol.call_endings import Ended
+from reliable.protocol.call_events import Answered, Asked, CallEvent, CallState, Waiting
 from reliable.protocol.call_facts import Call
 from reliable.types import Observer
 from reliable.wire.extension import CallKind

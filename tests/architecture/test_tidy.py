@@ -20,6 +20,7 @@ TESTED = {
 # Split off for their size: tested through the module that they are parts of, which must import them.
 PARTS = {
     "reliable.protocol.call_endings": "reliable.protocol.call",
+    "reliable.protocol.call_events": "reliable.protocol.call",
     "reliable.engine.client_calls": "reliable.engine.client",
     "reliable.engine.client_links": "reliable.engine.client",
     "reliable.engine.client_state": "reliable.engine.client",

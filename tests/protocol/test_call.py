@@ -22,13 +22,14 @@ from reliable.errors import (
     ServiceNotFound,
     WorkerLost,
 )
-from reliable.protocol.call import (
+from reliable.protocol.call import may_submit, step
+from reliable.protocol.call_endings import Ended
+from reliable.protocol.call_events import (
     Answered,
     Asked,
     CallEvent,
     CallState,
     Deliver,
-    Ended,
     GiveUp,
     Grant,
     Lost,
@@ -41,8 +42,6 @@ from reliable.protocol.call import (
     Tick,
     Transmit,
     Waiting,
-    may_submit,
-    step,
 )
 from reliable.protocol.call_facts import ATTEMPT_MAX, Call, Past
 from reliable.protocol.events import Submit
