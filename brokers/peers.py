@@ -157,7 +157,12 @@ class BeatTimer(WorkerTimer):
 class ProbeTimer(Timed):
     """When every worker is sent a heartbeat, to find out which of them is gone."""
 
-    __slots__ = ()
+    __slots__ = ("looks",)
+
+    def __init__(self) -> None:
+        self.bucket = -1
+        self.looks = 0
+        """How many are still to come."""
 
 
 class WatchTimer(WorkerTimer):

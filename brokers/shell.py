@@ -31,7 +31,7 @@ from reliable.transport import (
 from reliable.types import Frames
 from reliable.wire.extension import LIFE_BYTES, NO_LIFE
 
-__all__ = ["MajordomoBroker"]
+__all__ = ["MajordomoBroker", "bind_router"]
 
 _log = logging.getLogger("reliable.broker")
 
@@ -106,7 +106,7 @@ class MajordomoBroker:
         self._socket = open_router(self._context, self._transport, message_bytes_max=size)
         try:
             for address in self._binds:
-                self.endpoints.append(_bind(self._socket, address))
+                self.endpoints.append(bind_router(self._socket, address))
         except OSError:
             self._release()
             raise
@@ -179,7 +179,7 @@ class MajordomoBroker:
         return f"<MajordomoBroker {' '.join(self.endpoints or self._binds)}>"
 
 
-def _bind(socket: zmq.Socket[bytes], address: str) -> str:
+def bind_router(socket: zmq.Socket[bytes], address: str) -> str:
     """Bind; the address as bound. libzmq's errors come without the address and as a class of their own."""
     if address.startswith("ipc://") and ipc_is_served(address.removeprefix("ipc://")):
         # libzmq would remove the file and take the clients away from whoever listens there.

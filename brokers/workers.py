@@ -24,6 +24,7 @@ __all__ = ["WorkerDesk"]
 
 _PROBE_S_PER_WORKER: Final = 0.0005
 """Pause between two probes, for each worker: clients that come and go in crowds must not make us beat all day."""
+_SECOND_LOOK_S: Final = 0.05
 
 
 class WorkerDesk:
@@ -157,8 +158,13 @@ class WorkerDesk:
     # --- probing ---
 
     def want_probe(self) -> None:
-        """Some connection ended: soon look which worker it was. However many end, there is one look at a time."""
+        """Some connection ended: soon look which worker it was, and once more a little later.
+
+        However many end, there is one look at a time. The second one is for ZeroMQ, which may report the end of a
+        connection before its ROUTER has noticed that the peer is gone.
+        """
         state = self._state
+        state.probe.looks = 2
         if state.probe.bucket < 0 and state.workers:
             pause_s = _PROBE_S_PER_WORKER * len(state.workers)
             state.wheel.set(state.probe, max(state.now, state.probed_at + pause_s))
@@ -171,6 +177,10 @@ class WorkerDesk:
         state = self._state
         state.probed_at = state.now
         state.counters.probes += 1
+        state.probe.looks -= 1
+        if state.probe.looks > 0:
+            pause_s = max(_SECOND_LOOK_S, _PROBE_S_PER_WORKER * len(state.workers))
+            state.wheel.set(state.probe, state.now + pause_s)
         for worker in state.workers.values():
             state.heartbeat(worker)
 

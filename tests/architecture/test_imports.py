@@ -16,7 +16,7 @@ from tests.architecture.sources import PACKAGES, Module, modules, planted, sourc
 VOCABULARY = ("reliable.errors", "reliable.status", "reliable.config", "reliable.types")
 ENGINES = (*VOCABULARY, "reliable.wire", "reliable.protocol", "reliable.engine")
 ROOTS = ("reliable.cli", "reliable.testing", "reliable.__main__", "brokers.__main__", "chaos.__main__")
-BROKER_SHELLS = ("brokers.shell",)
+BROKER_SHELLS = ("brokers.shell", "brokers.queue_shell")
 BROKER_ENGINES = tuple(
     module.name
     for module in modules("brokers")
