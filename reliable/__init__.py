@@ -20,9 +20,27 @@ and elsewhere
 
 from __future__ import annotations
 
+from reliable.aio.calls import AsyncServiceProxy
 from reliable.aio.client import AsyncClient, AsyncClientView
+from reliable.aio.mapping import AsyncMapResults
+from reliable.aio.pending import AsyncPendingCall
+from reliable.aio.streams import AsyncStream
 from reliable.aio.worker import AsyncWorker
-from reliable.config import Backoff, ClientConfig, Heartbeat, Limits, RetryPolicy, TransportConfig, WorkerConfig
+from reliable.config import (
+    Backoff,
+    BreakerPolicy,
+    ClientConfig,
+    Dialect,
+    Freelance,
+    Heartbeat,
+    HedgePolicy,
+    Limits,
+    RetryBudget,
+    RetryCause,
+    RetryPolicy,
+    TransportConfig,
+    WorkerConfig,
+)
 from reliable.engine.client import ClientCounters, ClientSnapshot
 from reliable.engine.worker import WorkerCounters, WorkerSnapshot
 from reliable.errors import (
@@ -47,12 +65,17 @@ from reliable.errors import (
     RequestRefused,
     RequestTimeout,
     ServiceNotFound,
+    Spent,
     WorkerFailed,
     WorkerLost,
 )
 from reliable.payload import JSON, MSGPACK, RAW, Codec
 from reliable.request import Request, current_request
+from reliable.sync.calls import ServiceProxy
 from reliable.sync.client import Client, ClientView
+from reliable.sync.mapping import MapResults
+from reliable.sync.pending import PendingCall
+from reliable.sync.streams import Stream
 from reliable.sync.worker import Worker
 from reliable.types import Frames, Observer
 
@@ -62,9 +85,14 @@ __all__ = [
     "RAW",
     "AsyncClient",
     "AsyncClientView",
+    "AsyncMapResults",
+    "AsyncPendingCall",
+    "AsyncServiceProxy",
+    "AsyncStream",
     "AsyncWorker",
     "AttemptsExhausted",
     "Backoff",
+    "BreakerPolicy",
     "BrokerLost",
     "BrokerUnreachable",
     "CallIdConflict",
@@ -76,15 +104,20 @@ __all__ = [
     "ClosedError",
     "Codec",
     "DeadlineExceeded",
+    "Dialect",
     "Frames",
+    "Freelance",
     "Heartbeat",
+    "HedgePolicy",
     "Limits",
     "LocalProtocolError",
+    "MapResults",
     "MessageTooLarge",
     "NotAuthorised",
     "Observer",
     "Outcome",
     "PayloadError",
+    "PendingCall",
     "ProtocolError",
     "QueueFull",
     "ReliableError",
@@ -95,8 +128,13 @@ __all__ = [
     "RequestError",
     "RequestRefused",
     "RequestTimeout",
+    "RetryBudget",
+    "RetryCause",
     "RetryPolicy",
     "ServiceNotFound",
+    "ServiceProxy",
+    "Spent",
+    "Stream",
     "TransportConfig",
     "Worker",
     "WorkerConfig",

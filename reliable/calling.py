@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import enum
+import logging
 import math
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import attrs
 
-from reliable.config import ClientConfig
+from reliable.config import ClientConfig, Dialect, HedgePolicy
 from reliable.engine.client import ClientEngine
+from reliable.engine.plain import PlainEngine
+from reliable.engine.plain_core import PlainCore
+from reliable.engine.plain_freelance import FreelanceEngine
 from reliable.errors import Outcome, RequestAbandoned, RequestError
 from reliable.names import parse_address
+from reliable.observing import guarded
 from reliable.payload import Codec, check_frames
 from reliable.protocol.events import CallFinished, Submit
-from reliable.request import inherited_deadline
+from reliable.request import inherited_deadline, request_context
 from reliable.types import Frames, IdSource, Observer
-from reliable.wire.extension import CALL_ID_BYTES, INSTANCE_BYTES
+from reliable.wire.extension import CALL_ID_BYTES, INSTANCE_BYTES, TRACE_BYTES_MAX
 from reliable.wire.mdp import check_service
 
-__all__ = ["UNSET", "CallOptions", "ClientSetup", "Timeout", "Unset", "abandoned", "check_timeout", "unwrap"]
+__all__ = [
+    "UNSET",
+    "CallOptions",
+    "ClientSetup",
+    "Hedge",
+    "OnProgress",
+    "Timeout",
+    "TraceSource",
+    "Unset",
+    "abandoned",
+    "check_timeout",
+    "inherited_trace",
+    "unwrap",
+]
 
 
 class Unset(enum.Enum):
@@ -33,6 +51,12 @@ class Unset(enum.Enum):
 
 UNSET: Final = Unset.UNSET
 Timeout: TypeAlias = float | Unset | None
+Hedge: TypeAlias = HedgePolicy | Unset | None
+OnProgress: TypeAlias = Callable[[Frames], object]
+"""Gets the frames of each ``request.progress(...)`` of the handler."""
+TraceSource: TypeAlias = Callable[[], bytes]
+
+_log = logging.getLogger("reliable.client")
 
 
 def check_timeout(timeout: float | None) -> float | None:
@@ -53,13 +77,31 @@ class CallOptions:
     timeout: Timeout = UNSET
     idempotent: bool | None = None
     fail_fast: bool | None = None
+    hedge: Hedge = UNSET
+    codec: Codec | None = None
+    on_progress: OnProgress | None = None
+    trace: bytes | None = None
 
-    def changed(self, timeout: Timeout, idempotent: bool | None, fail_fast: bool | None) -> CallOptions:
+    def changed(
+        self,
+        *,
+        timeout: Timeout = UNSET,
+        idempotent: bool | None = None,
+        fail_fast: bool | None = None,
+        hedge: Hedge = UNSET,
+        codec: Codec | None = None,
+        on_progress: OnProgress | None = None,
+        trace: bytes | None = None,
+    ) -> CallOptions:
         """These options with those that are given in place of the old ones."""
         return CallOptions(
             timeout=self.timeout if timeout is UNSET else timeout,
             idempotent=self.idempotent if idempotent is None else idempotent,
             fail_fast=self.fail_fast if fail_fast is None else fail_fast,
+            hedge=self.hedge if hedge is UNSET else hedge,
+            codec=codec or self.codec,
+            on_progress=on_progress or self.on_progress,
+            trace=self.trace if trace is None else trace,
         )
 
 
@@ -73,9 +115,11 @@ class ClientSetup:
         codec: Of ``call``.
         observer: Gets the engine's observations.
         ids: Gives bytes that nobody else has.
+        dialect: What is spoken, in place of ``config.dialect``.
+        trace_source: Gives the W3C trace context of a call that is given none.
 
     Raises:
-        ValueError: No broker, an address that cannot be read, or a bad timeout.
+        ValueError: No broker, an address that cannot be read, a bad timeout or an unknown dialect.
     """
 
     def __init__(
@@ -86,20 +130,28 @@ class ClientSetup:
         codec: Codec,
         observer: Observer | None,
         ids: IdSource = os.urandom,
+        dialect: str | Dialect | Unset = UNSET,
+        trace_source: TraceSource | None = None,
     ) -> None:
         if not brokers:
             raise ValueError("name at least one broker, like 'tcp://localhost:5555'")
         self.brokers = tuple(parse_address(broker).text for broker in brokers)
         config = config or ClientConfig()
+        if dialect is not UNSET:
+            config = attrs.evolve(config, dialect=dialect)
         self.config = config if timeout is UNSET else attrs.evolve(config, timeout_s=check_timeout(timeout))
         self.codec = codec
-        self._observer = observer
+        self._observer = guarded(observer)
         self._ids = ids
+        self._trace_source = trace_source
 
-    def engine(self) -> ClientEngine:
-        """A new engine, under a new client id."""
+    def engine(self) -> ClientEngine | PlainCore:
+        """A new engine for the dialect, under a new client id."""
+        kind: type[ClientEngine | PlainEngine | FreelanceEngine] = ClientEngine
+        if self.config.dialect is not Dialect.MDP:
+            kind = FreelanceEngine if self.config.dialect is Dialect.FREELANCE else PlainEngine
         # A generator of its own, seeded by the system: after fork the module's would repeat itself in parent and child.
-        return ClientEngine(
+        return kind(
             self.brokers,
             self.config,
             client_id=self._ids(INSTANCE_BYTES),
@@ -107,18 +159,45 @@ class ClientSetup:
             observer=self._observer,
         )
 
-    def submit(self, service: str, body: Sequence[object], options: CallOptions, now: float) -> Submit:
-        """The event that makes a call.
+    def timeout_of(self, options: CallOptions) -> float | None:
+        """Seconds for a call in all; None is no limit.
 
         Raises:
-            ValueError: A bad service name or timeout.
+            ValueError: It is not one.
+        """
+        return self.config.timeout_s if options.timeout is UNSET else check_timeout(options.timeout)
+
+    def submit(
+        self,
+        service: str,
+        body: Sequence[object],
+        options: CallOptions,
+        now: float,
+        *,
+        one_way: bool = False,
+        hedged: bool = True,
+    ) -> Submit:
+        """The event that makes a call.
+
+        Args:
+            service: Its name.
+            body: Its frames.
+            options: How it is made.
+            now: Reading of the clock that deadlines are on.
+            one_way: It ends well as soon as a broker has it.
+            hedged: Whether it may be, if the options say so.
+
+        Raises:
+            ValueError: A bad service name or timeout, a trace context that is too long, or hedging a call that is not
+                declared idempotent.
             PayloadError: A frame that is not bytes.
         """
-        timeout = self.config.timeout_s if options.timeout is UNSET else check_timeout(options.timeout)
+        timeout = self.timeout_of(options)
         deadline = None if timeout is None else now + timeout
         inherited = inherited_deadline()
         if inherited is not None:
             deadline = inherited if deadline is None else min(deadline, inherited)
+        hedge = self._hedge(options) if hedged and not one_way else None
         return Submit(
             call_id=self._ids(CALL_ID_BYTES),
             service=check_service(service),
@@ -126,7 +205,45 @@ class ClientSetup:
             deadline=deadline,
             idempotent=options.idempotent,
             fail_fast=bool(options.fail_fast),
+            wants_progress=options.on_progress is not None and not one_way,
+            trace=self._trace(options),
+            one_way=one_way,
+            hedge=hedge,
+            hedge_id=self._ids(CALL_ID_BYTES) if hedge is not None else b"",
         )
+
+    def _hedge(self, options: CallOptions) -> HedgePolicy | None:
+        if options.hedge is UNSET:
+            return self.config.hedge if options.idempotent else None
+        if options.hedge is not None and not options.idempotent:
+            raise ValueError("a hedged call may run twice at the same time: declare it with idempotent=True")
+        return options.hedge
+
+    def _trace(self, options: CallOptions) -> bytes:
+        if options.trace is not None:
+            return _checked_trace(options.trace)
+        if self._trace_source is not None:
+            try:
+                trace = _checked_trace(self._trace_source())
+            except Exception:
+                _log.exception("trace_source failed; the call goes without what it should have given")
+            else:
+                if trace:
+                    return trace
+        return inherited_trace()
+
+
+def _checked_trace(trace: object) -> bytes:
+    (checked,) = check_frames([trace], "trace context")
+    if len(checked) > TRACE_BYTES_MAX:
+        raise ValueError(f"a trace context has at most {TRACE_BYTES_MAX} bytes, not {len(checked)}")
+    return checked
+
+
+def inherited_trace() -> bytes:
+    """The trace context of the request being handled here, which a call made by its handler belongs to."""
+    request = request_context.get(None)
+    return b"" if request is None else request.trace
 
 
 def abandoned(call_id: bytes, reason: str) -> CallFinished:

@@ -242,6 +242,10 @@ class ClientConfig:
     hello_timeout_s: float = attrs.field(default=1.0, validator=_positive)
     """Silence to a hello after which the broker is not usable for now."""
     dialect: Dialect = attrs.field(default=Dialect.MDP, converter=_dialect)
+    correlate: bool = True
+    """In dialect ``req``, put a number in front of each request, as a REQ socket with ZMQ_REQ_CORRELATE does, and take no
+    reply without it: then not even a server that answers twice can answer another call. Every REP socket gives it back;
+    False is for ROUTER servers that count frames."""
     hedge: HedgePolicy | None = None
     """For calls declared idempotent that say nothing else; None is no hedging."""
     breaker: BreakerPolicy = attrs.field(factory=BreakerPolicy)
@@ -270,5 +274,18 @@ class WorkerConfig:
     replies_kept_s: float = attrs.field(default=60.0, validator=_positive)
     stream_parts_ahead_max: int = attrs.field(default=100, validator=validators.ge(1))
     """Parts of one streamed reply that a generator may be ahead of the worker's loop; then it waits."""
+    cancel_grace_s: float = attrs.field(default=1.0, validator=_positive)
+    """How long a handler in a process may go on after it was told that nobody waits; then the process is killed."""
+    process_spares: int = attrs.field(default=1, validator=validators.and_(validators.ge(0), validators.le(1000)))
+    """Handler processes beyond those that can be busy at once: after a crash the next request need not wait until a
+    process has started."""
+    process_requests_max: int | None = attrs.field(default=None, validator=_at_least_one_or_none)
+    """Requests after which a handler process is replaced; None: never for that."""
+    process_memory_bytes_max: int | None = attrs.field(default=None, validator=_at_least_one_or_none)
+    """Resident memory above which a handler process is replaced after its request; None: never for that."""
+    process_start_timeout_s: float = attrs.field(default=30.0, validator=_positive)
+    """How long a handler process may take to import its handlers."""
+    process_restart: Backoff = attrs.field(factory=lambda: Backoff(initial_s=0.1, delay_s_max=5.0))
+    """Before a handler process is started again, from its second death in a row on."""
     limits: Limits = attrs.field(factory=Limits)
     transport: TransportConfig = attrs.field(factory=TransportConfig)

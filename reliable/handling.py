@@ -1,41 +1,74 @@
-"""What both workers do alike: the table of services, and one handler run from body to result."""
+"""What both workers do alike: their settings, and the table of services."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import attrs
 
+from reliable.arguments import Arguments
+from reliable.calling import UNSET, Unset
 from reliable.config import WorkerConfig
-from reliable.engine.worker import WorkerEngine
-from reliable.errors import PayloadError
+from reliable.engine.worker import ServiceRule, WorkerEngine
 from reliable.names import parse_address
-from reliable.payload import Codec, decode_call, encode_reply, raw_reply
-from reliable.protocol.events import JobError, StartJob
-from reliable.request import Request, request_context
-from reliable.types import Frames, Observer
+from reliable.observing import guarded
+from reliable.payload import Codec
+from reliable.types import Observer
 from reliable.wire.extension import INSTANCE_BYTES, ServiceOffer
 from reliable.wire.mdp import check_service
 
 __all__ = [
+    "ExecutorName",
     "Handler",
     "HandlerFunction",
+    "ServiceOptions",
     "Services",
     "WorkerSettings",
     "WorkerSetup",
-    "job_error",
-    "run_coroutine",
-    "run_function",
+    "forbid_workers",
+    "importable_name",
+    "offer",
 ]
 
 HandlerFunction: TypeAlias = Callable[..., Any]
 """Whatever a user decorates; its own signature is kept."""
 
-_ERROR_TEXT_MAX: Final = 4096
+FunctionT = TypeVar("FunctionT", bound=HandlerFunction)
+
+_workers_forbidden = False
+
+_OFFERED: Final = "__reliable_offer__"
+ExecutorName: TypeAlias = Literal["thread", "process", "task", "inline"]
+"""Where a handler runs."""
+
+_EXECUTORS: Final = get_args(ExecutorName)
+
+
+@attrs.frozen(kw_only=True)
+class ServiceOptions:
+    """What is said of one service; see ``Worker.service``."""
+
+    idempotent: bool | None = None
+    raw: bool = False
+    timeout: float | None = None
+    concurrency: int | None = None
+    executor: ExecutorName | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ValueError(f"the timeout of a handler is a positive number of seconds, not {self.timeout!r}")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ValueError(f"the concurrency of a service is at least 1, not {self.concurrency!r}")
+        if self.executor is not None and self.executor not in _EXECUTORS:
+            raise ValueError(f"there is no executor {self.executor!r}; there are {', '.join(_EXECUTORS)}")
 
 
 @attrs.frozen
@@ -44,10 +77,14 @@ class Handler:
 
     function: HandlerFunction
     offer: ServiceOffer
-    raw: bool
-    is_coroutine: bool
-    signature: inspect.Signature | None
-    """None if it cannot be told, as for some functions written in C."""
+    options: ServiceOptions
+    executor: ExecutorName
+    arguments: Arguments
+
+    @property
+    def raw(self) -> bool:
+        """Whether it takes and gives frames."""
+        return self.options.raw
 
 
 class Services:
@@ -56,12 +93,12 @@ class Services:
     def __init__(self) -> None:
         self._handlers: dict[bytes, Handler] = {}
 
-    def add(self, name: str, function: HandlerFunction, *, idempotent: bool | None, raw: bool) -> Handler:
+    def add(self, name: str, function: HandlerFunction, options: ServiceOptions) -> Handler:
         """Register a function.
 
         Raises:
             ValueError: A bad or reserved name, or one that is taken.
-            TypeError: Not a function, or a generator, whose parts nobody would send.
+            TypeError: Not a function, or not one that its executor can run.
         """
         service = check_service(name)
         if service.startswith(b"mmi."):
@@ -70,13 +107,35 @@ class Services:
             raise ValueError(f"this worker has a handler for {name!r} already")
         if not callable(function):
             raise TypeError(f"the handler of {name!r} is {function!r}, which cannot be called")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"the handler of {name!r} is a generator; return a value instead")
         handler = Handler(
-            function, ServiceOffer(service, idempotent), raw, _is_coroutine(function), _signature(function)
+            function,
+            ServiceOffer(service, options.idempotent),
+            options,
+            _executor(name, function, options.executor),
+            Arguments(function, typed=not options.raw),
         )
         self._handlers[service] = handler
         return handler
+
+    def add_object(self, name: str, obj: object, options: ServiceOptions) -> list[str]:
+        """Register the public methods of an object: all of them, or none.
+
+        Raises:
+            ValueError: A bad or reserved name, or one that is taken.
+            TypeError: A class, nothing to offer, or a method that its executor cannot run.
+        """
+        methods = _public_methods(obj)
+        if not methods:
+            raise TypeError(f"{obj!r} has no public methods to offer as {name!r}")
+        before = dict(self._handlers)
+        try:
+            for attribute, method in methods:
+                own = getattr(method, _OFFERED, {})
+                self.add(f"{name}.{attribute}", method, attrs.evolve(options, **own))
+        except BaseException:
+            self._handlers = before
+            raise
+        return [f"{name}.{attribute}" for attribute, _ in methods]
 
     def __len__(self) -> int:
         return len(self._handlers)
@@ -85,20 +144,119 @@ class Services:
         """The handler of a service."""
         return self._handlers.get(service)
 
+    def all(self) -> list[Handler]:
+        """Every handler."""
+        return list(self._handlers.values())
+
+    def rules(self) -> dict[bytes, ServiceRule]:
+        """What the engine has to heed of the services' options."""
+        return {
+            handler.offer.name: ServiceRule(
+                timeout_s=handler.options.timeout,
+                concurrency=handler.options.concurrency,
+                killable=handler.executor == "process",
+            )
+            for handler in self._handlers.values()
+        }
+
     def offers(self) -> list[ServiceOffer]:
         """What READY tells the brokers."""
         return [handler.offer for handler in self._handlers.values()]
 
 
-def _is_coroutine(function: HandlerFunction) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - the bound method is wanted, not whether there is one
+def _executor(name: str, function: HandlerFunction, wanted: ExecutorName | None) -> ExecutorName:
+    """Where a function runs: where it was wanted, if it can."""
+    a_task = _runs_in_a_loop(function)
+    if wanted is None:
+        return "task" if a_task else "thread"
+    if a_task and wanted in ("thread", "inline"):
+        raise TypeError(f"the handler of {name!r} is a coroutine function: it runs as a task or in a process")
+    if not a_task and wanted == "task":
+        raise TypeError(f"the handler of {name!r} is no coroutine function, so as a task it would stop all others")
+    if wanted == "inline" and inspect.isgeneratorfunction(function):
+        raise TypeError(f"the handler of {name!r} is a generator: inline, nothing could be sent before its end")
+    if wanted == "process":
+        importable_name(name, function)
+    return wanted
 
 
-def _signature(function: HandlerFunction) -> inspect.Signature | None:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
+def importable_name(name: str, function: HandlerFunction) -> tuple[str, str]:
+    """Module and qualified name by which another process finds a function.
+
+    Args:
+        name: Of its service, for the error.
+
+    Raises:
+        TypeError: It cannot be found by a name.
+    """
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        raise TypeError(f"the handler of {name!r} has no name that a process could import it by")
+    if "<" in qualname:
+        raise TypeError(f"the handler of {name!r} is {qualname}: a process can import only what a module has by name")
+    if inspect.ismethod(function) and not isinstance(function.__self__, type):
+        raise TypeError(f"the handler of {name!r} is a method of an object, which a process would not have")
+    main = sys.modules.get("__main__")
+    if module == "__main__" and getattr(main, "__spec__", None) is None and not hasattr(main, "__file__"):
+        raise TypeError(f"the handler of {name!r} was typed in, or came with -c: a process needs a file to import")
+    return module, qualname
+
+
+def _public_methods(obj: object) -> list[tuple[str, HandlerFunction]]:
+    if isinstance(obj, type):
+        raise TypeError(f"{obj.__name__} is a class: register an object of it")
+    kinds = (types.FunctionType, staticmethod, classmethod, functools.partialmethod)
+    return [
+        (name, getattr(obj, name))
+        for name in dir(type(obj))
+        if not name.startswith("_") and isinstance(inspect.getattr_static(type(obj), name), kinds)
+    ]
+
+
+def offer(
+    *,
+    idempotent: bool | Unset | None = UNSET,
+    raw: bool | Unset = UNSET,
+    timeout: float | Unset | None = UNSET,
+    concurrency: int | Unset | None = UNSET,
+    executor: ExecutorName | Unset | None = UNSET,
+) -> Callable[[FunctionT], FunctionT]:
+    """Decorate a method of an object for ``Worker.register``: what is given goes before what ``register`` says.
+
+    Args:
+        idempotent: As for ``Worker.service``, and so are the others.
+
+    Raises:
+        ValueError: A value that no service takes.
+    """
+    options = {
+        "idempotent": idempotent,
+        "raw": raw,
+        "timeout": timeout,
+        "concurrency": concurrency,
+        "executor": executor,
+    }
+    own: dict[str, Any] = {name: value for name, value in options.items() if value is not UNSET}
+    ServiceOptions(**own)
+
+    def mark(function: FunctionT) -> FunctionT:
+        setattr(function, _OFFERED, own)
+        return function
+
+    return mark
+
+
+def _runs_in_a_loop(function: HandlerFunction) -> bool:
+    called = getattr(function, "__call__", None)  # noqa: B004 - the bound method is wanted, not whether there is one
+    return any(map(inspect.iscoroutinefunction, (function, called))) or any(
+        map(inspect.isasyncgenfunction, (function, called))
+    )
+
+
+def forbid_workers() -> None:
+    """From now on no worker runs here: this is a handler process, which imports its worker's own program."""
+    global _workers_forbidden
+    _workers_forbidden = True
 
 
 class WorkerSetup:
@@ -125,14 +283,20 @@ class WorkerSetup:
         self.codec = codec
         self.services = Services()
         self.brokers = [parse_address(broker).text for broker in brokers]
-        self._observer = observer
+        self._observer = guarded(observer)
 
     def engine(self) -> WorkerEngine:
         """A new engine, under a new instance id.
 
         Raises:
             ValueError: No broker, no service, or an address that cannot be read.
+            RuntimeError: This is a handler process.
         """
+        if _workers_forbidden:
+            raise RuntimeError(
+                "a handler process imports the module of its handler, and that runs a worker: "
+                'put worker.run() behind if __name__ == "__main__"'
+            )
         if not self.brokers:
             raise ValueError("name at least one broker, like 'tcp://localhost:5555'")
         if not self.services:
@@ -144,6 +308,7 @@ class WorkerSetup:
             instance=os.urandom(INSTANCE_BYTES),
             jitter=random.Random(os.urandom(16)).random,
             observer=self._observer,
+            rules=self.services.rules(),
         )
 
 
@@ -171,84 +336,82 @@ class WorkerSettings:
     def concurrency(self, concurrency: int) -> None:
         self._setup.config = attrs.evolve(self._setup.config, concurrency=concurrency)
 
+    def service(
+        self,
+        name: str,
+        *,
+        idempotent: bool | None = None,
+        raw: bool = False,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        executor: ExecutorName | None = None,
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Decorate a function as the handler of a service.
+
+        A generator or an async generator streams: each value that it yields is sent at once as a part of the reply, and
+        what it returns, if that is not None, is the last item. It is closed when nobody waits any more.
+
+        Args:
+            name: 1 to 255 printable ASCII characters without spaces.
+            idempotent: True: may run more than once, even at the same time, so that a lost reply or worker costs a
+                repetition instead of an error. False: must not, whatever callers say. None: as the caller says.
+            raw: The handler gets the frames of the body as ``bytes`` arguments, and returns ``bytes`` or a list of
+                them. Otherwise it gets and returns values by the worker's codec, and the annotations of its
+                parameters are checked before it is entered.
+            timeout: Seconds that one run may take; None is no limit. After it the caller gets ``WorkerFailed`` with
+                the remote type ``HandlerTimeout``. A process is killed and a task cancelled; a thread cannot be ended
+                from outside, so it keeps its slot until it ends by itself.
+            concurrency: Runs of this service at once, within the concurrency of the worker; None is no further limit.
+            executor: ``"thread"``, the default for functions. ``"task"``, the default for coroutine functions: in the
+                loop of ``AsyncWorker``, or in a loop of its own with ``Worker``. ``"process"``: in a child process,
+                for what crashes or holds the interpreter lock; only functions that can be imported. ``"inline"``: in
+                the worker's own loop, which stands still meanwhile, heartbeats included; only for what takes no time.
+
+        Raises:
+            ValueError: A bad name, or one that is taken; a timeout or concurrency out of range; no such executor.
+            TypeError: Not a function, or not one that this executor can run.
+        """
+        options = ServiceOptions(
+            idempotent=idempotent, raw=raw, timeout=timeout, concurrency=concurrency, executor=executor
+        )
+
+        def register(function: FunctionT) -> FunctionT:
+            self._setup.services.add(name, function, options)
+            return function
+
+        return register
+
+    def register(
+        self,
+        obj: object,
+        name: str,
+        *,
+        idempotent: bool | None = None,
+        raw: bool = False,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        executor: ExecutorName | None = None,
+    ) -> list[str]:
+        """Offer every public method of an object as the service ``name.method``.
+
+        Args:
+            obj: Whatever it is; methods whose names begin with an underscore are not offered, nor are properties.
+            name: What the services' names begin with.
+            idempotent: As for ``service``, and so are the others. A method decorated with ``offer`` has its own.
+
+        Returns:
+            The names of the services.
+
+        Raises:
+            ValueError: As for ``service``; then none of the methods is offered.
+            TypeError: A class, or an object without public methods, or a method that its executor cannot run.
+        """
+        given = ServiceOptions(
+            idempotent=idempotent, raw=raw, timeout=timeout, concurrency=concurrency, executor=executor
+        )
+        return self._setup.services.add_object(name, obj, given)
+
     @property
     def services(self) -> list[str]:
         """Names of the services, in order of registration."""
         return [offer.name.decode() for offer in self._setup.services.offers()]
-
-
-def job_error(error: BaseException, *, executed: bool = True) -> JobError:
-    """How a failed handler is told, its text bounded."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text cannot be had)"
-    return JobError(type(error).__name__, text[:_ERROR_TEXT_MAX], executed)
-
-
-@attrs.frozen
-class _Call:
-    """A handler with its arguments; ``error`` instead if it must not be entered."""
-
-    run: Callable[[], Any] | None
-    error: JobError | None = None
-
-
-def _prepare(handler: Handler | None, codec: Codec, job: StartJob) -> _Call:
-    """Everything that can go wrong before the handler is entered, so that it is known not to have run."""
-    if handler is None:
-        name = job.service.decode("utf-8", "backslashreplace")
-        return _Call(None, JobError("ServiceNotFound", f"this worker does not offer {name!r}", executed=False))
-    function = handler.function
-    if handler.raw:
-        args: list[object] = list(job.body)
-        kwargs: dict[str, object] = {}
-    else:
-        try:
-            args, kwargs = decode_call(codec, job.body)
-        except PayloadError as error:
-            return _Call(None, job_error(error, executed=False))
-    if handler.signature is not None:
-        try:
-            handler.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            return _Call(None, job_error(error, executed=False))
-    return _Call(lambda: function(*args, **kwargs))
-
-
-def _finish(handler: Handler, codec: Codec, value: object) -> Frames | JobError:
-    try:
-        return raw_reply(value) if handler.raw else encode_reply(codec, value)
-    except PayloadError as error:
-        return job_error(error)
-
-
-def run_function(handler: Handler | None, codec: Codec, job: StartJob, request: Request) -> Frames | JobError:
-    """Run a plain handler here and now; whatever it throws becomes a ``JobError``."""
-    call = _prepare(handler, codec, job)
-    if handler is None or call.run is None:
-        return call.error or JobError("InternalError", "the handler could not be prepared", executed=False)
-    token = request_context.set(request)
-    try:
-        value = call.run()
-    except BaseException as error:
-        # SystemExit and the like too: this thread belongs to the worker, and the caller waits for an answer.
-        return job_error(error)
-    finally:
-        request_context.reset(token)
-    return _finish(handler, codec, value)
-
-
-async def run_coroutine(handler: Handler, codec: Codec, job: StartJob, request: Request) -> Frames | JobError:
-    """Run a coroutine handler in the task at hand; cancelling the task is answered with a ``JobError``."""
-    call = _prepare(handler, codec, job)
-    if call.run is None:
-        return call.error or JobError("InternalError", "the handler could not be prepared", executed=False)
-    request_context.set(request)
-    try:
-        result: Awaitable[object] = call.run()
-        value = await result
-    except BaseException as error:
-        # A cancelled handler is an answer too; the task that runs it ends right after, so nobody misses the exception.
-        return job_error(error)
-    return _finish(handler, codec, value)

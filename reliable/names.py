@@ -11,6 +11,7 @@ import ipaddress
 import queue
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -18,8 +19,9 @@ import attrs
 
 __all__ = ["LOOKUPS_MAX", "Address", "Lookup", "Resolver", "parse_address", "resolve"]
 
-LOOKUPS_MAX: Final = 16
-"""Lookups that may hang at once; one more is refused instead of piling up threads."""
+LOOKUPS_MAX: Final = 4
+"""Lookups of one name that may hang at once; one more is refused instead of piling up threads. The limit is per name,
+so that a name whose resolver is mute takes no lookup away from the others of the list."""
 
 _SCHEMES: Final = ("tcp", "ipc")
 
@@ -120,15 +122,15 @@ class Resolver:
         self._ask = ask
         self._answers: queue.SimpleQueue[Lookup] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._hanging = 0
+        self._hanging: Counter[str] = Counter()
 
     def start(self, key: int, host: str, port: int) -> None:
         """Begin a lookup; its answer carries ``key``. There is always one answer, but no bound on when."""
         with self._lock:
-            refused = self._hanging >= LOOKUPS_MAX
-            self._hanging += not refused
+            refused = self._hanging[host] >= LOOKUPS_MAX
+            self._hanging[host] += not refused
         if refused:
-            self._answers.put(Lookup(key, (), f"{LOOKUPS_MAX} other lookups still hang"))
+            self._answers.put(Lookup(key, (), f"{LOOKUPS_MAX} other lookups of it still hang"))
             self._done()
             return
         # Not a ``threading.Thread``: Ctrl-C inside of its ``start`` can turn into a RuntimeError about a lock.
@@ -140,7 +142,7 @@ class Resolver:
         except OSError as error:
             lookup = Lookup(key, (), error.strerror or str(error))
         with self._lock:
-            self._hanging -= 1
+            self._hanging[host] -= 1
         self._answers.put(lookup)
         self._done()
 

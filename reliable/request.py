@@ -44,6 +44,11 @@ class Request:
         return None if self.deadline is None else max(0.0, self.deadline - self._clock())
 
     @property
+    def overdue_s(self) -> float:
+        """Seconds since the deadline passed; 0 if it did not, or if there is none."""
+        return 0.0 if self.deadline is None else max(0.0, self._clock() - self.deadline)
+
+    @property
     def cancelled(self) -> bool:
         """Whether nobody waits for the reply any more: cancelled by the caller, expired, or the broker is gone."""
         return self._cancelled.is_set()

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from reliable.handling import Handler, Services, job_error, run_coroutine, run_function
+from reliable.handling import Handler, ServiceOptions, Services
 from reliable.payload import MSGPACK, encode_call
 from reliable.protocol.events import JobError, StartJob
 from reliable.request import Request, current_request
+from reliable.running import job_error, run_coroutine, run_function
 from reliable.threads import HandlerThreads
 from reliable.types import Frames
 
@@ -22,7 +23,7 @@ def _job(body: Frames) -> StartJob:
 
 def _handler(function: object, *, raw: bool = False) -> Handler:
     assert callable(function)
-    return Services().add("s", function, idempotent=None, raw=raw)
+    return Services().add("s", function, ServiceOptions(raw=raw))
 
 
 def _run(handler: Handler | None, body: Frames) -> Frames | JobError:
@@ -110,8 +111,8 @@ def test_callable_objects_with_a_coroutine_method_are_coroutine_handlers() -> No
     class Service:
         async def __call__(self) -> None: ...
 
-    assert _handler(Service()).is_coroutine
-    assert not _handler(lambda: None).is_coroutine
+    assert _handler(Service()).executor == "task"
+    assert _handler(lambda: None).executor == "thread"
 
 
 # --- the request as the handler sees it -----------------------------------------------------------

@@ -96,3 +96,26 @@ def test_hanging_lookups_do_not_pile_up_without_limit() -> None:
     for _ in range(LOOKUPS_MAX):
         assert woken.acquire(timeout=5)
     assert {answer.key for answer in resolver.answers()} == set(range(LOOKUPS_MAX))
+
+
+def test_a_mute_name_takes_no_lookup_away_from_others() -> None:
+    """Or one dead entry in the list of brokers would, after a while, put all that have names out of reach."""
+    import threading
+
+    release, woken = threading.Event(), threading.Semaphore(0)
+
+    def ask(host: str, port: int) -> list[str]:
+        if host == "mute.example":
+            release.wait(10)
+        return ["127.0.0.1"]
+
+    resolver = Resolver(lambda: woken.release(), ask)
+    for key in range(LOOKUPS_MAX):
+        resolver.start(key, "mute.example", 80)
+    for key in range(10, 20):
+        resolver.start(key, "good.example", 80)
+        assert woken.acquire(timeout=5)
+        assert [(answer.key, answer.numbers) for answer in resolver.answers()] == [(key, ("127.0.0.1",))]
+    release.set()
+    for _ in range(LOOKUPS_MAX):
+        assert woken.acquire(timeout=5)

@@ -5,52 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 import warnings
+import weakref
 from typing import Final
 
+from reliable.aio.calls import AsyncClientCalls, AsyncClientView
 from reliable.aio.pump import AsyncClientPump
-from reliable.calling import UNSET, CallOptions, ClientSetup, Timeout, unwrap
-from reliable.config import ClientConfig
+from reliable.calling import UNSET, CallOptions, ClientSetup, Timeout, TraceSource, Unset
+from reliable.config import ClientConfig, Dialect
 from reliable.engine.client import ClientCounters, ClientSnapshot
 from reliable.errors import ClosedError
-from reliable.payload import MSGPACK, Codec, decode_reply, encode_call
-from reliable.types import Frames, Observer
+from reliable.payload import MSGPACK, Codec
+from reliable.types import Observer
 
 __all__ = ["AsyncClient", "AsyncClientView"]
 
 
-class AsyncClientView:
-    """A client under other options; from ``AsyncClient.options``. It is open as long as its client is."""
-
-    def __init__(self, client: AsyncClient, options: CallOptions) -> None:
-        self._client = client
-        self._options = options
-
-    async def request(
-        self,
-        service: str,
-        *frames: bytes,
-        timeout: Timeout = UNSET,  # noqa: ASYNC109 - bounds the call at the broker and worker too
-        idempotent: bool | None = None,
-        fail_fast: bool | None = None,
-    ) -> Frames:
-        """Like ``AsyncClient.request``."""
-        options = self._options.changed(timeout, idempotent, fail_fast)
-        return await self._client._request(service, frames, options)
-
-    async def call(self, service: str, /, *args: object, **kwargs: object) -> object:
-        """Like ``AsyncClient.call``, under the options of this view."""
-        return await self._client._call(service, args, kwargs, self._options)
-
-    def options(
-        self, *, timeout: Timeout = UNSET, idempotent: bool | None = None, fail_fast: bool | None = None
-    ) -> AsyncClientView:
-        """A view with some options changed once more."""
-        return AsyncClientView(self._client, self._options.changed(timeout, idempotent, fail_fast))
-
-
-class AsyncClient:
+class AsyncClient(AsyncClientCalls):
     """Makes calls from the tasks of one event loop, any number at once.
 
     It belongs to the loop in which its first call is made. A task that is cancelled cancels its own call only.
@@ -62,9 +33,14 @@ class AsyncClient:
         config: All settings.
         codec: How ``call`` writes arguments and reads results.
         observer: Is told of attempts, failovers and losses; it must not call the client.
+        dialect: What is spoken, in place of ``config.dialect``: ``"mdp"`` to a broker of this library, ``"mdp/0.1"`` or
+            ``"mdp/0.2"`` to any Majordomo broker, ``"req"`` to a REP or ROUTER server, ``"ppp"`` to a Paranoid Pirate
+            queue, ``"freelance"`` to servers of 10/FLP. In all but the first no services are declared, so a call runs
+            more than once only if the call says ``idempotent=True``.
+        trace_source: Gives the W3C trace context of each call that is given none.
 
     Raises:
-        ValueError: No broker, an address that cannot be read, or a bad timeout.
+        ValueError: No broker, an address that cannot be read, a bad timeout or an unknown dialect.
     """
 
     def __init__(
@@ -74,43 +50,14 @@ class AsyncClient:
         config: ClientConfig | None = None,
         codec: Codec = MSGPACK,
         observer: Observer | None = None,
+        dialect: str | Dialect | Unset = UNSET,
+        trace_source: TraceSource | None = None,
     ) -> None:
         self._pump: AsyncClientPump | None = None
         self._closed = False
-        self._setup = ClientSetup(brokers, timeout, config, codec, observer)
-        self._pid = os.getpid()
-
-    async def request(
-        self,
-        service: str,
-        *frames: bytes,
-        timeout: Timeout = UNSET,  # noqa: ASYNC109 - bounds the call at the broker and worker too
-        idempotent: bool | None = None,
-        fail_fast: bool | None = None,
-    ) -> Frames:
-        """Send frames to a service and wait for the frames of its reply.
-
-        Arguments, result and errors are those of ``Client.request``.
-
-        Raises:
-            asyncio.CancelledError: The task was cancelled; the broker is told, and no other call is touched.
-            RuntimeError: The client belongs to another event loop that still runs.
-        """
-        options = CallOptions(timeout=timeout, idempotent=idempotent, fail_fast=fail_fast)
-        return await self._request(service, frames, options)
-
-    async def call(self, service: str, /, *args: object, **kwargs: object) -> object:
-        """Call a service like a function, by the client's codec; ``options`` sets timeout and the like.
-
-        Arguments, result and errors are those of ``Client.call``.
-        """
-        return await self._call(service, args, kwargs, CallOptions())
-
-    def options(
-        self, *, timeout: Timeout = UNSET, idempotent: bool | None = None, fail_fast: bool | None = None
-    ) -> AsyncClientView:
-        """The same client under other options: ``await client.options(timeout=2).call("add", 1, 2)``."""
-        return AsyncClientView(self, CallOptions(timeout=timeout, idempotent=idempotent, fail_fast=fail_fast))
+        setup = ClientSetup(brokers, timeout, config, codec, observer, dialect=dialect, trace_source=trace_source)
+        super().__init__(setup, CallOptions())
+        _clients.add(self)
 
     def stats(self) -> ClientCounters:
         """What the client did since it was made; a copy."""
@@ -125,6 +72,9 @@ class AsyncClient:
 
         Args:
             timeout: Seconds that this may take; what is not given back by then is left to the system.
+
+        Raises:
+            RuntimeError: The client belongs to another event loop that still runs.
         """
         self._closed = True
         pump = self._pump
@@ -133,10 +83,11 @@ class AsyncClient:
         if pump.loop.is_closed():
             pump.close_now()
             return
-        try:
-            await asyncio.wait_for(pump.close(), timeout)
-        except TimeoutError:
-            return
+        if pump.loop is not asyncio.get_running_loop():
+            raise RuntimeError("this AsyncClient belongs to another event loop, which has to close it")
+        closing = pump.start_closing()
+        if closing is not None:
+            await asyncio.wait([closing], timeout=timeout)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -151,29 +102,21 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
-        return f"<{type(self).__name__}{state} {' '.join(self._setup.brokers)}>"
+        brokers = " ".join(self._setup.brokers) if hasattr(self, "_setup") else ""
+        return f"<{type(self).__name__}{state} {brokers}>"
 
     # --- inner ------------------------------------------------------------------------------------
 
-    async def _request(self, service: str, body: tuple[object, ...] | Frames, options: CallOptions) -> Frames:
-        submit = self._setup.submit(service, body, options, time.monotonic())
-        return unwrap(await self._usable().call(submit))
+    def _current(self) -> AsyncClientPump | None:
+        return self._pump
 
-    async def _call(
-        self, service: str, args: tuple[object, ...], kwargs: dict[str, object], options: CallOptions
-    ) -> object:
-        codec = self._setup.codec
-        return decode_reply(codec, await self._request(service, encode_call(codec, args, kwargs), options))
+    def _owner(self) -> object:
+        return self
 
     def _usable(self) -> AsyncClientPump:
         """A pump on the running loop: the one at hand, or a new one if its loop, process or engine is no more."""
         if self._closed:
             raise ClosedError("the client is closed")
-        if self._pid != os.getpid():
-            if self._pump is not None:
-                # Kept for ever: if it were collected, its sockets, which are the parent's, would be closed.
-                _forgotten.append(self._pump)
-            self._pump, self._pid = None, os.getpid()
         pump = self._pump
         if pump is not None and pump.loop is not asyncio.get_running_loop():
             if not pump.loop.is_closed():
@@ -187,5 +130,22 @@ class AsyncClient:
             pump = self._pump = AsyncClientPump(self._setup)
         return pump
 
+    def _after_fork(self) -> None:
+        if self._pump is not None:
+            self._pump.forget()
+            # Kept for ever: if it were collected, its sockets, which are the parent's, would be closed.
+            _forgotten.append(self._pump)
+        self._pump = None
 
+
+_clients: Final[weakref.WeakSet[AsyncClient]] = weakref.WeakSet()
 _forgotten: Final[list[AsyncClientPump]] = []
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -6,18 +6,22 @@ on until every socket was read empty (``reliable.transport``); then the loop may
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import attrs
 
-from reliable.calling import ClientSetup, abandoned
+from reliable.calling import ClientSetup, OnProgress, abandoned
 from reliable.driver import Driver
 from reliable.engine.base import Engine
 from reliable.engine.client import ClientCounters, ClientSnapshot
 from reliable.errors import ClosedError, LocalProtocolError
+from reliable.open_calls import OpenCall
 from reliable.protocol.events import (
     AbandonAll,
     CallFinished,
@@ -165,8 +169,24 @@ class LoopDriver(Generic[EventT, EffectT]):
 
     async def close(self) -> None:
         """``stop``, and give back what takes a moment, without holding the loop up."""
+        await self.start_closing()
+
+    def start_closing(self) -> asyncio.Future[None]:
+        """``stop`` now; the future is done when all is given back."""
         self.stop()
-        await self.loop.run_in_executor(None, self._links.shutdown)
+        done: asyncio.Future[None] = self.loop.create_future()
+
+        def shutdown() -> None:
+            try:
+                self._links.shutdown()
+            finally:
+                # The loop may be closed meanwhile, and then nobody waits.
+                with contextlib.suppress(RuntimeError):
+                    self.loop.call_soon_threadsafe(_finish, done)
+
+        # Not in the loop's own threads: all of them may be taken by the user's functions.
+        _thread.start_new_thread(shutdown, ())
+        return done
 
     def close_now(self) -> None:
         """``close`` for when there is no loop to wait on."""
@@ -174,8 +194,13 @@ class LoopDriver(Generic[EventT, EffectT]):
         self._links.shutdown()
 
 
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class AsyncClientPump:
-    """One life of an asyncio client: an engine, its links, and the futures of the tasks that wait.
+    """One life of an asyncio client: an engine, its links, and the calls that are open.
 
     Args:
         setup: The client's arguments.
@@ -195,39 +220,100 @@ class AsyncClientPump:
             )
 
         self._driver: LoopDriver[ClientEvent, ClientEffect] = LoopDriver(
-            self._engine, self._perform, self._on_failure, make_links
+            self._engine, self._perform, self._on_failure, make_links, self._cancel_overrun
         )
         self.loop = self._driver.loop
-        self._calls: dict[bytes, asyncio.Future[CallFinished]] = {}
+        self._calls: dict[bytes, OpenCall] = {}
+        self._overrun: deque[bytes] = deque()
+        """Calls to cancel, since nobody reads their parts."""
         self._over = ""
         """Why no call can be made any more."""
         self._released = False
 
-    async def call(self, submit: Submit) -> CallFinished:
+    async def call(self, submit: Submit, on_progress: OnProgress | None = None) -> OpenCall:
         """Make a call and wait for its end.
 
         Raises:
             ClosedError: The pump is over.
             asyncio.CancelledError: Passed through; the call is cancelled, others are not touched.
         """
+        future: asyncio.Future[None] = self.loop.create_future()
+
+        def wake() -> None:
+            if call.finished is not None:
+                _finish(future)
+            else:
+                self.loop.call_soon(call.tell)
+
+        call = OpenCall(submit, wake, on_progress)
+        try:
+            self.open(call)
+            await future
+        finally:
+            self.cancel(submit.call_id)
+        return call
+
+    def open(self, call: OpenCall) -> None:
+        """Make a call; ``call.wake`` tells of what happens to it.
+
+        Raises:
+            ClosedError: The pump is over.
+        """
         if self._over:
             raise ClosedError(self._over)
-        future: asyncio.Future[CallFinished] = self.loop.create_future()
-        self._calls[submit.call_id] = future
+        self._calls[call.submit.call_id] = call
         try:
-            self._driver.handle(submit)
-            return await future
-        finally:
-            if self._calls.pop(submit.call_id, None) is not None and not self._over:
-                self._driver.handle(CancelCall(submit.call_id))
+            self._driver.handle(call.submit)
+        except BaseException:
+            self._calls.pop(call.submit.call_id, None)
+            raise
+
+    def cancel(self, call_id: bytes) -> bool:
+        """End a call; whether it was open. In the thread of the loop only."""
+        if call_id not in self._calls or self._over:
+            return False
+        self._driver.handle(CancelCall(call_id))
+        if call_id in self._calls:
+            # The engine is amid a step, and will hear of it after that.
+            self._perform(abandoned(call_id, "cancelled by the caller"))
+        return True
+
+    def cancel_from_anywhere(self, call_id: bytes) -> bool:
+        """``cancel`` from any thread; whether the call was open."""
+        if self._here():
+            return self.cancel(call_id)
+        was_open = call_id in self._calls
+        self.cancel_later(call_id)
+        return was_open
+
+    def _here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
+
+    def cancel_later(self, call_id: bytes) -> None:
+        """``cancel`` from a finalizer or another thread."""
+        if call_id in self._calls:
+            # The loop may be closed by now; then its calls are over too.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self.cancel, call_id)
 
     def _perform(self, effect: ClientEffect) -> None:
         if isinstance(effect, CallFinished):
-            future = self._calls.pop(effect.call_id, None)
-            if future is not None and not future.done():
-                future.set_result(effect)
-        else:
-            assert isinstance(effect, CallProgress), effect
+            call = self._calls.pop(effect.call_id, None)
+            if call is not None:
+                call.take(effect)
+        elif isinstance(effect, CallProgress):
+            call = self._calls.get(effect.call_id)
+            if call is not None:
+                call.take(effect)
+                if call.overrun:
+                    self._overrun.append(effect.call_id)
+
+    def _cancel_overrun(self) -> None:
+        while self._overrun:
+            self.cancel(self._overrun.popleft())
 
     def _on_failure(self, error: BaseException) -> None:
         self._end_all(f"the client was interrupted at work by {type(error).__name__}: {error}")
@@ -235,9 +321,10 @@ class AsyncClientPump:
 
     def _end_all(self, reason: str) -> None:
         self._over = reason
-        for call_id, future in self._calls.items():
-            if not future.done():
-                future.set_result(abandoned(call_id, reason))
+        for call_id, call in list(self._calls.items()):
+            # A loop that is closed takes nothing any more; nobody waits in it either.
+            with contextlib.suppress(RuntimeError):
+                call.take(abandoned(call_id, reason))
         self._calls.clear()
 
     @property
@@ -253,18 +340,24 @@ class AsyncClientPump:
         """What the client holds."""
         return self._engine.snapshot()
 
-    async def close(self) -> None:
-        """End all calls and give everything back."""
-        if not self._released:
-            self._released = True
-            if not self._over:
-                self._driver.handle(AbandonAll())
-                self._end_all("the client is closed")
-            await self._driver.close()
+    def start_closing(self) -> asyncio.Future[None] | None:
+        """End all calls now; the future is done when everything is given back. None: that was begun before."""
+        if self._released:
+            return None
+        self._released = True
+        if not self._over:
+            self._driver.handle(AbandonAll())
+            self._end_all("the client is closed")
+        return self._driver.start_closing()
+
+    def forget(self) -> None:
+        """In a forked child: never touch the parent's sockets nor its loop, only let open calls know."""
+        self._released = True
+        self._end_all("the process was forked")
 
     def close_now(self) -> None:
         """``close`` for when the loop is gone."""
         if not self._released:
             self._released = True
-            self._over = self._over or "the client's event loop is closed"
+            self._end_all(self._over or "the client's event loop is closed")
             self._driver.close_now()

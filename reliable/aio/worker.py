@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from typing import Final
 
 from reliable.aio.pump import LoopDriver, LoopWait
 from reliable.config import WorkerConfig
 from reliable.engine.worker import WorkerCounters, WorkerEngine, WorkerSnapshot
-from reliable.handling import (
-    Handler,
-    HandlerFunction,
-    WorkerSettings,
-    WorkerSetup,
-    job_error,
-    run_coroutine,
-    run_function,
-)
+from reliable.executors import Executors
+from reliable.handling import WorkerSettings, WorkerSetup
 from reliable.payload import MSGPACK, Codec
-from reliable.protocol.events import (
-    CancelJob,
-    Drain,
-    JobError,
-    JobFinished,
-    JobProgress,
-    StartJob,
-    WorkerEffect,
-    WorkerEvent,
-    WorkerStopped,
-)
-from reliable.request import Request
-from reliable.threads import HandlerThreads
+from reliable.protocol.events import CancelJob, Drain, StartJob, WorkerEffect, WorkerEvent, WorkerStopped
 from reliable.transport import LinkTable
-from reliable.types import Frames, Observer
+from reliable.types import Observer
 
 __all__ = ["AsyncWorker"]
 
-FunctionT = TypeVar("FunctionT", bound=HandlerFunction)
-
 _TASKS_END_S: Final = 1.0
-_THREADS_END_S: Final = 0.2
+_PROCESSES_END_S: Final = 2.0
+_LOOK_AGAIN_S: Final = 0.005
 
 
 class _Run:
@@ -55,7 +34,11 @@ class _Run:
     def __init__(self, setup: WorkerSetup, turned: Callable[[], None]) -> None:
         self._setup = setup
         self.engine: WorkerEngine = setup.engine()
-        self.over: asyncio.Future[WorkerStopped | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        # First what may refuse its arguments.
+        self._executors = Executors(setup, self.post_from_anywhere, self.engine.counters, loop)
+        self.over: asyncio.Future[WorkerStopped | None] = loop.create_future()
         """Ends with what the engine said, with None if the worker shall end at once, or with the engine's failure."""
 
         def make_links(wait: LoopWait) -> LinkTable:
@@ -65,9 +48,6 @@ class _Run:
         self._driver: LoopDriver[WorkerEvent, WorkerEffect] = LoopDriver(
             self.engine, self._perform, self._fail, make_links, turned
         )
-        self._threads = HandlerThreads(setup.config.concurrency, "reliable-handler")
-        self._running: dict[int, Request] = {}
-        self._tasks: dict[int, asyncio.Task[Frames | JobError]] = {}
 
     def start(self) -> None:
         self.engine.start(time.monotonic())
@@ -75,14 +55,15 @@ class _Run:
 
     def post(self, event: WorkerEvent) -> None:
         """Feed the engine, in the loop's thread."""
-        if isinstance(event, JobFinished):
-            self._running.pop(event.job, None)
-            self._tasks.pop(event.job, None)
         if not self.over.done():
             self._driver.handle(event)
+        self._executors.taken(event)
 
-    def post_soon(self, event: WorkerEvent) -> None:
+    def post_from_anywhere(self, event: WorkerEvent) -> None:
         """The same from any thread; after the loop's end it is nobody's business any more."""
+        if threading.get_ident() == self._thread:
+            self.post(event)
+            return
         with contextlib.suppress(RuntimeError):
             self._driver.loop.call_soon_threadsafe(self.post, event)
 
@@ -97,63 +78,31 @@ class _Run:
 
     def _perform(self, effect: WorkerEffect) -> None:
         if isinstance(effect, StartJob):
-            self._start_job(effect)
+            self._executors.start(effect)
         elif isinstance(effect, CancelJob):
-            if effect.job in self._running:
-                self._running[effect.job].cancel()
-            if effect.job in self._tasks:
-                self._tasks[effect.job].cancel()
+            self._executors.cancel(effect)
         else:
             assert isinstance(effect, WorkerStopped), effect
             if not self.over.done():
                 self.over.set_result(effect)
 
-    def _start_job(self, job: StartJob) -> None:
-        number = job.job
-        request = Request(job, lambda body: self.post_soon(JobProgress(number, body)))
-        self._running[number] = request
-        handler = self._setup.services.find(job.service)
-        if handler is not None and handler.is_coroutine:
-            task = self._driver.loop.create_task(run_coroutine(handler, self._setup.codec, job, request))
-            self._tasks[number] = task
-            task.add_done_callback(functools.partial(self._on_task_done, number))
-        else:
-            self._threads.run(functools.partial(self._run_in_thread, handler, job, request))
-
-    def _on_task_done(self, job: int, task: asyncio.Task[Frames | JobError]) -> None:
-        """Whatever became of the task: one that is cancelled before its first step never gets to say so itself."""
-        if task.cancelled():
-            result: Frames | JobError = JobError("CancelledError", "cancelled before it began", executed=False)
-        else:
-            error = task.exception()
-            result = task.result() if error is None else job_error(error)
-        self.post(JobFinished(job, result))
-
-    def _run_in_thread(self, handler: Handler | None, job: StartJob, request: Request) -> None:
-        result: Frames | JobError = JobError("InternalError", "the handler's thread ended without a result")
-        try:
-            result = run_function(handler, self._setup.codec, job, request)
-        finally:
-            self.post_soon(JobFinished(job.job, result))
-
     @property
     def unfinished(self) -> int:
         """Handlers that have not returned."""
-        return len(self._running)
+        return self._executors.unfinished
 
     async def close(self) -> None:
         """Cancel tasks, leave threads that still run to themselves, and give everything else back."""
         if not self.over.done():
             self.over.cancel()
-        for request in self._running.values():
-            request.cancel()
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
+        tasks = self._executors.cancel_all()
         if tasks:
             await asyncio.wait(tasks, timeout=_TASKS_END_S)
         await self._driver.close()
-        self._threads.close(0.0 if self._running else _THREADS_END_S)
+        until = time.monotonic() + _PROCESSES_END_S
+        while not self._executors.processes_ended and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        self._executors.close()
 
 
 class AsyncWorker(WorkerSettings):
@@ -186,29 +135,6 @@ class AsyncWorker(WorkerSettings):
         self._stop_timeout: float | None = None
         """Seconds to drain, once somebody asked to stop."""
         self._draining = False
-
-    def service(
-        self, name: str, *, idempotent: bool | None = None, raw: bool = False
-    ) -> Callable[[FunctionT], FunctionT]:
-        """Decorate a function or coroutine function as the handler of a service.
-
-        Args:
-            name: 1 to 255 printable ASCII characters without spaces.
-            idempotent: True: may run more than once, even at the same time, so that a lost reply or worker costs a
-                repetition instead of an error. False: must not, whatever callers say. None: as the caller says.
-            raw: The handler gets the frames of the body as ``bytes`` arguments, and returns ``bytes`` or a list of
-                them. Otherwise it gets and returns values by the worker's codec.
-
-        Raises:
-            ValueError: A bad name, or one that is taken.
-            TypeError: Not a function.
-        """
-
-        def register(function: FunctionT) -> FunctionT:
-            self._setup.services.add(name, function, idempotent=idempotent, raw=raw)
-            return function
-
-        return register
 
     async def run(self) -> int:
         """Register with the brokers and work until stopped, by ``stop``, SIGTERM or SIGINT.

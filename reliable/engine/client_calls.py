@@ -165,7 +165,8 @@ class CallDesk:
         state, call = entry.state, entry.call
         if not isinstance(state, Waiting) or state.not_before > now:
             return
-        if call.deadline is not None and now >= call.deadline:
+        if call.deadline is not None and (now >= call.deadline or (state.only is None and not call.fits(now))):
+            # So shortly before its end a first copy would only turn the proof that nothing ran into a guess.
             return
         if state.only is not None:
             self._send_or_queue(entry, self._brokers[state.only.address], now)

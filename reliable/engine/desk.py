@@ -6,14 +6,15 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from reliable.config import WorkerConfig
 from reliable.engine import reports
-from reliable.engine.jobs import Handover, Job, JobState, JobTable
+from reliable.engine.doubts import Doubts
+from reliable.engine.jobs import Handover, Job, JobState, JobTable, OverdueJob, ServiceRule
 from reliable.engine.replies import GRACE_S, ReplyTable
 from reliable.engine.worker_links import Links, Peer
 from reliable.engine.worker_view import WorkerCounters
@@ -57,7 +58,12 @@ class Desk:
     """Every delivery in the worker's hands, and every job."""
 
     def __init__(
-        self, links: Links, services: Sequence[ServiceOffer], config: WorkerConfig, counters: WorkerCounters
+        self,
+        links: Links,
+        services: Sequence[ServiceOffer],
+        rules: Mapping[bytes, ServiceRule],
+        config: WorkerConfig,
+        counters: WorkerCounters,
     ) -> None:
         self._links = links
         self._first_service = services[0].name
@@ -65,12 +71,25 @@ class Desk:
         self._config = config
         self._counters = counters
         limits = config.limits
-        self._jobs = JobTable(config.concurrency)
+        self._rules = rules
+        self._jobs = JobTable(config.concurrency, rules)
         self.replies = ReplyTable(
             bytes_max=limits.replies_kept_bytes_max, entries_max=limits.replies_kept_max, kept_s=config.replies_kept_s
         )
         self._unannounced: deque[Job] = deque()
         """Running jobs not yet reported as started, oldest first; ended ones are passed over."""
+        self._timeouts: list[tuple[float, int, Job]] = []
+        """Running jobs of services with a timeout, by when it is over."""
+        self.overrunning = 0
+        """How many jobs run on although they were answered for."""
+        self._doubts = [
+            Doubts(
+                detection_s=config.transport.heartbeat_interval_s + config.transport.heartbeat_timeout_s,
+                bytes_max=limits.replies_kept_bytes_max,
+            )
+            for _ in links.peers
+        ]
+        """By broker, what was reported on its current link."""
         self._alarms: list[tuple[float, int, Handover]] = []
         self._alarm_numbers = itertools.count()
         self._draining = False
@@ -97,7 +116,7 @@ class Desk:
         """End deliveries without a report: nobody is left who could use it."""
         for handover in list(handovers):
             del peer.handovers[handover.token]
-            self._counters.replies_dropped += 1
+            self._counters.replies_dropped += not handover.doubtful
             handover.report = None
             job, handover.job = handover.job, None
             if job is None:
@@ -111,12 +130,19 @@ class Desk:
                 # Nothing can join a job without a call id, so its work is wasted. Others may still be asked for.
                 self._links.emit(CancelJob(job.number))
 
-    def link_ended(self, peer: Peer) -> None:
+    def link_ended(self, peer: Peer, now: float) -> None:
         """The link to a broker is over; what it waits for may still be asked for on the next one."""
         for handover in peer.handovers.values():
             # What was said on the old link may not have arrived, so it is said again.
             handover.told_started = False
         self.void(peer, [handover for handover in peer.handovers.values() if handover.plain])
+        doubts = self._doubts[peer.index]
+        for sent in doubts.take(now):
+            handover = sent.handover
+            if handover.token not in peer.handovers:
+                peer.handovers[handover.token] = handover
+                handover.doubtful, handover.report, handover.keep_until = True, sent.frames, now + doubts.window_s
+                self._set_alarm(handover.keep_until, handover)
 
     def begin_drain(self, now: float) -> None:
         """Take nothing new, and give back what has not started."""
@@ -136,7 +162,9 @@ class Desk:
         announcing = self._next_unannounced()
         due = math.inf if announcing is None else announcing.started_at + self._config.started_after_s
         self._drop_stale_alarms()
-        return min(due, self._alarms[0][0]) if self._alarms else due
+        self._drop_stale_timeouts()
+        firsts = [heap[0][0] for heap in (self._alarms, self._timeouts) if heap]
+        return min(due, *firsts) if firsts else due
 
     def carry_out_due(self, now: float) -> None:
         """Report long runs as started, give back what came too late, forget what is too old."""
@@ -147,6 +175,9 @@ class Desk:
         while self._alarms and self._alarms[0][0] <= now:
             self._ring(heapq.heappop(self._alarms)[2], now)
             self._drop_stale_alarms()
+        while self._timeouts and self._timeouts[0][0] <= now:
+            self._time_out(heapq.heappop(self._timeouts)[2], now)
+            self._drop_stale_timeouts()
         self.replies.expire(now)
 
     def _set_alarm(self, when: float, handover: Handover) -> None:
@@ -156,6 +187,10 @@ class Desk:
     def _drop_stale_alarms(self) -> None:
         while self._alarms and not _alarm_counts(*self._alarms[0]):
             heapq.heappop(self._alarms)
+
+    def _drop_stale_timeouts(self) -> None:
+        while self._timeouts and self._timeouts[0][2].state is JobState.ENDED:
+            heapq.heappop(self._timeouts)
 
     def _ring(self, handover: Handover, now: float) -> None:
         if handover.report is not None:
@@ -330,6 +365,9 @@ class Desk:
         self._jobs.start(job, now)
         self._unannounced.append(job)
         self._counters.jobs_started += 1
+        rule = self._rules.get(job.service)
+        if rule is not None and rule.timeout_s is not None:
+            heapq.heappush(self._timeouts, (now + rule.timeout_s, job.number, job))
         start = StartJob(
             job=job.number,
             service=job.service,
@@ -395,20 +433,37 @@ class Desk:
         if job is None:
             return
         self._jobs.end(job)
-        failed = isinstance(event.result, JobError)
+        if job.answered:
+            self.overrunning -= 1
+        else:
+            self._answer(job, event.result, now)
+
+    def _time_out(self, job: Job, now: float) -> None:
+        """A handler takes longer than its service allows. Who cannot end it answers for it; the slot stays taken."""
+        rule = self._rules[job.service]
+        self._counters.handler_timeouts += 1
+        self._links.emit(OverdueJob(job.number))
+        if not rule.killable:
+            job.answered = True
+            self.overrunning += 1
+            self._jobs.leave_call(job)
+            self._answer(job, reports.handler_timeout(rule.timeout_s or 0.0), now)
+
+    def _answer(self, job: Job, result: Frames | JobError, now: float) -> None:
+        failed = isinstance(result, JobError)
         self._counters.jobs_failed += failed
         self._counters.jobs_ok += not failed
         if job.call_id:
             self.replies.keep(
                 job.call_id,
                 job.digest,
-                None if job.streamed and not failed else event.result,
+                None if job.streamed and not failed else result,
                 deadline=job.deadline,
                 idempotent=bool(job.flags & CallFlag.IDEMPOTENT),
                 now=now,
             )
         for handover in list(job.handovers):
-            self._conclude(handover, event.result, now)
+            self._conclude(handover, result, now)
 
     # --- reports ----------------------------------------------------------------------------------
 
@@ -472,8 +527,11 @@ class Desk:
             return
         handover.report = None
         del self._links.peers[handover.broker].handovers[handover.token]
-        self._counters.replies_sent += 1
+        self._counters.replies_sent += not handover.doubtful
+        self._counters.replies_resent += handover.doubtful
         self._report(handover, state, ReportKind.RESULT, frames, now)
+        if not (handover.plain or handover.doubtful):
+            self._doubts[handover.broker].add(handover, frames, now)
 
     def _report(self, handover: Handover, state: State, kind: ReportKind, frames: Frames, now: float) -> None:
         if isinstance(state, Registered | Plain):
@@ -501,8 +559,9 @@ class Desk:
         elif sent.kind is ReportKind.RESULT:
             waits = isinstance(peer.state, Waiting | Opening | Asking) and peer.life == handover.life and peer.life
             if link != live and not waits:
-                # READY on the newer link did not name this token, so the broker has closed its books on it.
-                self._counters.replies_dropped += 1
+                # Either it was said again on the newer link already, or READY there did not name its token, so that
+                # the broker has closed its books on it.
+                self._counters.replies_dropped += not handover.doubtful
                 return
             peer.handovers[handover.token] = handover
             self._keep_report(handover, sent.frames, now)

@@ -9,13 +9,33 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 
 import attrs
 
+from reliable.protocol.events import CancelJob
 from reliable.types import Frames
 from reliable.wire.extension import CallFlag
 
-__all__ = ["Handover", "Job", "JobState", "JobTable"]
+__all__ = ["Handover", "Job", "JobState", "JobTable", "OverdueJob", "ServiceRule"]
+
+
+@attrs.frozen(kw_only=True)
+class ServiceRule:
+    """What a worker's owner said of one service; brokers are not told."""
+
+    timeout_s: float | None = None
+    """How long one run may take; None is no limit."""
+    concurrency: int | None = None
+    """Runs at once, within those of the worker; None is no further limit."""
+    killable: bool = False
+    """Whether a run ends as soon as it is told that it is overdue. Others are answered for while they go on."""
+
+
+@attrs.frozen
+class OverdueJob(CancelJob):
+    """The job ran for longer than its service allows: end it, if that can be done. It still ends with ``JobFinished``;
+    unless its service is killable, it has been answered already."""
 
 
 class JobState(enum.Enum):
@@ -50,6 +70,8 @@ class Handover:
     """A part did not get through, so the reply can no longer be given whole."""
     report: Frames | None = None
     """The final report, while it could not be sent."""
+    doubtful: bool = False
+    """The report was sent on a link that broke soon after, so that it may not have arrived."""
     keep_until: float = math.inf
     """When a report that could not be sent is given up."""
 
@@ -86,15 +108,24 @@ class Job:
     streamed: bool = False
     """Parts of its reply were given out, so that its last part alone is not the reply."""
     cancelled: bool = False
+    answered: bool = False
+    """It ran for too long, and that was its answer; its handler still has the slot."""
 
 
 class JobTable:
-    """Jobs that wait for a free slot, and jobs that run."""
+    """Jobs that wait for a free slot, and jobs that run.
 
-    def __init__(self, slots: int) -> None:
+    Args:
+        slots: Jobs that run at once.
+        rules: Of some services: a job whose service has no room waits without holding up those of others.
+    """
+
+    def __init__(self, slots: int, rules: Mapping[bytes, ServiceRule]) -> None:
         self._slots = slots
-        self._queue: dict[int, Job] = {}
-        """By number, which is the order of arrival."""
+        self._rooms = {name: rule.concurrency for name, rule in rules.items() if rule.concurrency is not None}
+        """How many more may run, of services that have a limit of their own."""
+        self._queues: dict[bytes, dict[int, Job]] = {}
+        """By service those that have some, then by number, which is the order of arrival."""
         self._running: dict[int, Job] = {}
         self._by_call: dict[bytes, Job] = {}
         self._numbers = 0
@@ -102,7 +133,7 @@ class JobTable:
     @property
     def queued(self) -> int:
         """How many jobs wait for a slot."""
-        return len(self._queue)
+        return sum(map(len, self._queues.values()))
 
     @property
     def running(self) -> int:
@@ -121,7 +152,7 @@ class JobTable:
 
     def add(self, job: Job) -> None:
         """Put an unstarted job at the end of the queue."""
-        self._queue[job.number] = job
+        self._queues.setdefault(job.service, {})[job.number] = job
         if job.call_id:
             self._by_call[job.call_id] = job
 
@@ -134,28 +165,44 @@ class JobTable:
         return self._running.get(number)
 
     def next_to_start(self) -> Job | None:
-        """The oldest queued job, if a slot is free."""
+        """The oldest queued job whose service has room, if a slot is free."""
         if len(self._running) >= self._slots:
             return None
-        return next(iter(self._queue.values()), None)
+        firsts = [next(iter(queue.values())) for name, queue in self._queues.items() if self._rooms.get(name, 1) > 0]
+        return min(firsts, key=lambda job: job.number, default=None)
 
     def start(self, job: Job, now: float) -> None:
         """Give a slot to a queued job."""
         job.state = JobState.RUNNING
         job.started_at = now
-        del self._queue[job.number]
+        self._unqueue(job)
         self._running[job.number] = job
+        if job.service in self._rooms:
+            self._rooms[job.service] -= 1
 
     def end(self, job: Job) -> None:
         """A running job ended, or a queued one is not wanted any more."""
         if job.state is JobState.RUNNING:
             del self._running[job.number]
+            if job.service in self._rooms:
+                self._rooms[job.service] += 1
         elif job.state is JobState.QUEUED:
-            del self._queue[job.number]
+            self._unqueue(job)
         job.state = JobState.ENDED
+        self.leave_call(job)
+
+    def _unqueue(self, job: Job) -> None:
+        queue = self._queues[job.service]
+        del queue[job.number]
+        if not queue:
+            del self._queues[job.service]
+
+    def leave_call(self, job: Job) -> None:
+        """The job is answered: whoever asks for its call again is not to wait for it."""
         if job.call_id and self._by_call.get(job.call_id) is job:
             del self._by_call[job.call_id]
 
     def all_queued(self) -> list[Job]:
         """The unstarted jobs, oldest first."""
-        return list(self._queue.values())
+        jobs = [job for queue in self._queues.values() for job in queue.values()]
+        return sorted(jobs, key=lambda job: job.number)

@@ -20,6 +20,7 @@ __all__ = [
     "error",
     "final",
     "give_back",
+    "handler_timeout",
     "news",
     "plain_reply",
     "size_bytes",
@@ -39,6 +40,11 @@ STREAM_BROKEN: Final = JobError(
 )
 ERROR_TEXT_BYTES_MAX: Final = 16 * 1024
 _ERROR_NAME_BYTES_MAX: Final = 255
+
+
+def handler_timeout(timeout_s: float) -> JobError:
+    """What is said of a handler that took longer than its service allows."""
+    return JobError("HandlerTimeout", f"the handler was not done after {timeout_s:g} s; it may have run in part")
 
 
 def too_large(text: str) -> JobError:

@@ -9,6 +9,9 @@ What it promises:
   than handlers the shares add up to more, and the surplus waits in a queue here.
 * Each delivery ends with exactly one final report, unless the broker life that it came from is over. What ends while
   the link is down is reported on the next link, if that finds the same life.
+* A handler that takes longer than its service allows is answered for with an error. The shell ends it if it can; until
+  it does end, it keeps its slot.
+* What was reported in the last seconds before a link broke is reported again on the next one, to the same life.
 * A call that was cancelled or came too late is given back if it never started. Once started it runs to its end, and
   its delivery still gets the final report, which frees the slot at the broker.
 * Nothing is sent on a link before it is open, or after a DISCONNECT was received on it; heartbeats do not depend on
@@ -24,11 +27,12 @@ What is left out: shares of brokers that are down are not lent to the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from reliable.config import WorkerConfig
 from reliable.engine import reports
 from reliable.engine.desk import Desk, SentReport
+from reliable.engine.jobs import OverdueJob, ServiceRule
 from reliable.engine.observe import BrokerFound
 from reliable.engine.worker_links import Links, News, Peer
 from reliable.engine.worker_view import BrokerLinkSnapshot, WorkerCounters, WorkerSnapshot
@@ -75,7 +79,15 @@ from reliable.wire.extension import (
 from reliable.wire.mdp import Version, WorkerReady, check_service
 from reliable.wire.mmi import hello_request, is_reserved
 
-__all__ = ["BrokerLinkSnapshot", "SentReport", "WorkerCounters", "WorkerEngine", "WorkerSnapshot"]
+__all__ = [
+    "BrokerLinkSnapshot",
+    "OverdueJob",
+    "SentReport",
+    "ServiceRule",
+    "WorkerCounters",
+    "WorkerEngine",
+    "WorkerSnapshot",
+]
 
 
 class WorkerEngine:
@@ -88,6 +100,7 @@ class WorkerEngine:
         instance: 16 bytes that no other worker has; new after fork.
         jitter: Spreads reconnects.
         observer: Hears of decisions.
+        rules: Of services that have a timeout or a concurrency of their own.
 
     Raises:
         ValueError: No broker, no service, a service twice, or a name that no broker takes.
@@ -102,16 +115,18 @@ class WorkerEngine:
         instance: bytes,
         jitter: Jitter,
         observer: Observer | None = None,
+        rules: Mapping[bytes, ServiceRule] | None = None,
     ) -> None:
         if len(instance) != INSTANCE_BYTES:
             raise ValueError(f"the instance id must have {INSTANCE_BYTES} bytes")
         self._services = _checked_services(services)
         self._config = config
         self._instance = instance
+        self._rules = dict(rules or {})
         self.counters = WorkerCounters()
         self._links = Links(self.counters, observer)
         self._links.peers = self._make_peers(brokers, jitter)
-        self._desk = Desk(self._links, self._services, config, self.counters)
+        self._desk = Desk(self._links, self._services, self._rules, config, self.counters)
         self._now = -math.inf
         self._begun = False
         self._drain_by: float | None = None
@@ -124,7 +139,7 @@ class WorkerEngine:
         if not addresses:
             raise ValueError("a worker needs at least one broker")
         hello = hello_request(Hello(Role.WORKER, self._instance, self._config.limits.message_bytes_max).encode())
-        share, rest = divmod(self._config.concurrency, len(addresses))
+        share, rest = divmod(self._useful_credit(), len(addresses))
         peers = []
         for index, address in enumerate(addresses):
             terms = Terms(
@@ -137,6 +152,13 @@ class WorkerEngine:
             )
             peers.append(Peer(index, terms, max(1, share + (index < rest))))
         return peers
+
+    def _useful_credit(self) -> int:
+        """As many requests as can run at once: more would wait here where others could take them."""
+        rooms = [self._rules.get(offer.name, ServiceRule()).concurrency for offer in self._services]
+        limited = [room for room in rooms if room is not None]
+        most = self._config.concurrency
+        return min(most, sum(limited)) if len(limited) == len(rooms) else most
 
     # --- the contract -----------------------------------------------------------------------------
 
@@ -218,6 +240,7 @@ class WorkerEngine:
         return WorkerSnapshot(
             brokers=self._links.snapshot(self._now, self.draining),
             running=self._desk.running,
+            overrunning=self._desk.overrunning,
             queued=self._desk.queued,
             replies_kept=len(self._desk.replies),
             replies_kept_bytes=self._desk.replies.size_bytes,
@@ -307,7 +330,7 @@ class WorkerEngine:
                     peer.life = b""
                     peer.message_bytes_max = 0
                 case Ended():
-                    self._desk.link_ended(peer)
+                    self._desk.link_ended(peer, now)
 
     def _register(self, peer: Peer, greeted: Greeted, now: float) -> None:
         restarted = greeted.last_life not in (NO_LIFE, greeted.broker.life)

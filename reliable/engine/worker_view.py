@@ -16,6 +16,14 @@ class WorkerCounters:
     jobs_started: int = 0
     jobs_ok: int = 0
     jobs_failed: int = 0
+    handler_timeouts: int = 0
+    """Runs that took longer than their service allows."""
+    processes_started: int = 0
+    """Child processes for handlers."""
+    processes_crashed: int = 0
+    """Of those: ended by themselves, or by a signal that was not ours."""
+    processes_killed: int = 0
+    """Of those: killed here, since a handler was overdue or did not heed its cancellation."""
     joined: int = 0
     """Deliveries of a call that was queued or running here already."""
     replayed: int = 0
@@ -33,6 +41,8 @@ class WorkerCounters:
     replies_sent: int = 0
     """Final reports handed to a socket."""
     replies_too_large: int = 0
+    replies_resent: int = 0
+    """Final reports said again on the next link, since the one before broke soon after them."""
     replies_dropped: int = 0
     """Deliveries that ended without a report, since whoever waits for it can no longer be reached."""
     unsent: int = 0
@@ -82,6 +92,8 @@ class WorkerSnapshot:
     brokers: tuple[BrokerLinkSnapshot, ...]
     running: int
     """Handlers that run."""
+    overrunning: int
+    """Of those: handlers past the timeout of their service, answered for and not ended."""
     queued: int
     """Jobs that wait for a free slot."""
     replies_kept: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import signal
 import threading
@@ -11,36 +10,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final, TypeVar
+from typing import Final
 
 from reliable.config import WorkerConfig
 from reliable.driver import Driver
 from reliable.engine.worker import WorkerCounters, WorkerEngine, WorkerSnapshot
-from reliable.handling import HandlerFunction, WorkerSettings, WorkerSetup, run_function
+from reliable.executors import Executors
+from reliable.handling import WorkerSettings, WorkerSetup
 from reliable.payload import MSGPACK, Codec
-from reliable.protocol.events import (
-    CancelJob,
-    Drain,
-    JobError,
-    JobFinished,
-    JobProgress,
-    StartJob,
-    WorkerEffect,
-    WorkerEvent,
-    WorkerStopped,
-)
-from reliable.request import Request
+from reliable.protocol.events import CancelJob, Drain, StartJob, WorkerEffect, WorkerEvent, WorkerStopped
 from reliable.sync.waiting import SelectorWait
-from reliable.threads import HandlerThreads
 from reliable.transport import LinkTable
-from reliable.types import Frames, Observer
+from reliable.types import Observer
 
 __all__ = ["Worker"]
 
-FunctionT = TypeVar("FunctionT", bound=HandlerFunction)
-
 _WAIT_S_MAX: Final = 1.0
-_THREADS_END_S: Final = 0.2
 
 
 class _Run:
@@ -50,6 +35,8 @@ class _Run:
         config = setup.config
         self._setup = setup
         self.engine: WorkerEngine = setup.engine()
+        # First what may refuse its arguments.
+        self._executors = Executors(setup, self.post, self.engine.counters, None)
         self._wait = SelectorWait()
         self.wake: Callable[[], None] = self._wait.wake
         self._links = LinkTable(
@@ -59,8 +46,6 @@ class _Run:
             self.engine, self._links, self._perform, time.monotonic
         )
         self._inbox: deque[WorkerEvent] = deque()
-        self._threads = HandlerThreads(config.concurrency, "reliable-handler")
-        self._running: dict[int, Request] = {}
         self.stopped: WorkerStopped | None = None
 
     def start(self) -> None:
@@ -82,48 +67,34 @@ class _Run:
             self._take(self._inbox.popleft())
 
     def _take(self, event: WorkerEvent) -> None:
-        if isinstance(event, JobFinished):
-            self._running.pop(event.job, None)
         if self.stopped is None:
             self._driver.handle(event)
+        self._executors.taken(event)
 
     def _perform(self, effect: WorkerEffect) -> None:
         if isinstance(effect, StartJob):
-            job = effect.job
-            request = Request(effect, lambda body: self.post(JobProgress(job, body)))
-            self._running[job] = request
-            self._threads.run(functools.partial(self._run_job, effect, request))
+            self._executors.start(effect)
         elif isinstance(effect, CancelJob):
-            if effect.job in self._running:
-                self._running[effect.job].cancel()
+            self._executors.cancel(effect)
         else:
             assert isinstance(effect, WorkerStopped), effect
             self.stopped = effect
 
-    def _run_job(self, job: StartJob, request: Request) -> None:
-        """In a thread of the pool."""
-        result: Frames | JobError = JobError("InternalError", "the handler's thread ended without a result")
-        try:
-            result = run_function(self._setup.services.find(job.service), self._setup.codec, job, request)
-        finally:
-            self.post(JobFinished(job.job, result))
-
     @property
     def unfinished(self) -> int:
         """Handlers that have not returned."""
-        return len(self._running)
+        return self._executors.unfinished
 
     def close(self) -> None:
         """Leave handlers that still run to themselves, and give everything else back."""
-        for request in self._running.values():
-            request.cancel()
+        self._executors.cancel_all()
         self._links.shutdown()
-        self._threads.close(0.0 if self._running else _THREADS_END_S)
+        self._executors.close()
         self._wait.close()
 
 
 class Worker(WorkerSettings):
-    """Offers services at one or more brokers and runs their handlers in threads.
+    """Offers services at one or more brokers; functions run in threads, coroutines as tasks of a loop of its own.
 
     Args:
         brokers: Addresses to register with, all of them; may also be set as ``worker.brokers`` before ``run``.
@@ -152,31 +123,6 @@ class Worker(WorkerSettings):
         """Seconds to drain, once somebody asked to stop."""
         self._draining = False
         self._now = False
-
-    def service(
-        self, name: str, *, idempotent: bool | None = None, raw: bool = False
-    ) -> Callable[[FunctionT], FunctionT]:
-        """Decorate a function as the handler of a service.
-
-        Args:
-            name: 1 to 255 printable ASCII characters without spaces.
-            idempotent: True: may run more than once, even at the same time, so that a lost reply or worker costs a
-                repetition instead of an error. False: must not, whatever callers say. None: as the caller says.
-            raw: The handler gets the frames of the body as ``bytes`` arguments, and returns ``bytes`` or a list of
-                them. Otherwise it gets and returns values by the worker's codec.
-
-        Raises:
-            ValueError: A bad name, or one that is taken.
-            TypeError: Not a plain function; coroutines are for ``AsyncWorker``.
-        """
-
-        def register(function: FunctionT) -> FunctionT:
-            handler = self._setup.services.add(name, function, idempotent=idempotent, raw=raw)
-            if handler.is_coroutine:
-                raise TypeError(f"the handler of {name!r} is a coroutine function: use AsyncWorker")
-            return function
-
-        return register
 
     def run(self) -> int:
         """Register with the brokers and work until stopped, by ``stop``, SIGTERM or SIGINT.

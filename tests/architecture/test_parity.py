@@ -5,12 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 
 import reliable
 
-PAIRS = [(reliable.Client, reliable.AsyncClient), (reliable.Worker, reliable.AsyncWorker)]
+PAIRS = [
+    (reliable.Client, reliable.AsyncClient),
+    (reliable.ClientView, reliable.AsyncClientView),
+    (reliable.ServiceProxy, reliable.AsyncServiceProxy),
+    (reliable.Stream, reliable.AsyncStream),
+    (reliable.MapResults, reliable.AsyncMapResults),
+    (reliable.Worker, reliable.AsyncWorker),
+]
 # How a word of the one reads in the other; all else must be equal.
 _SAME = (
     (r"\bAsync(?=[A-Z])", ""),
@@ -29,11 +37,11 @@ def _plain(word: str) -> str:
 
 def _methods(owner: type) -> dict[str, Callable[..., object]]:
     """Public methods and the protocol of ``with``, by their blocking names."""
-    shown = ("__init__", "__enter__", "__exit__", "__aenter__", "__aexit__")
+    shown = ("__init__", "__enter__", "__exit__", "__iter__", "__next__", "__call__", "__getattr__")
     return {
         _plain(name): member
         for name, member in inspect.getmembers(owner, callable)
-        if (not name.startswith("_") or name in shown) and not isinstance(member, type)
+        if (not name.startswith("_") or _plain(name) in shown) and not isinstance(member, type)
     }
 
 
@@ -62,8 +70,25 @@ def _differences(blocking: type, awaiting: type) -> list[str]:
 @pytest.mark.parametrize(("blocking", "awaiting"), PAIRS)
 def test_both_shells_have_the_same_methods_and_parameters(blocking: type, awaiting: type) -> None:
     """A keyword that exists in one shell only is found by users, too late."""
-    assert len(_methods(blocking)) > 4
+    assert len(_methods(blocking)) > 3
     assert _differences(blocking, awaiting) == []
+
+
+def test_a_view_can_call_all_that_its_client_can() -> None:
+    """Options are for every kind of call."""
+    of_the_client_alone = {"__init__", "__enter__", "__exit__", "close", "snapshot", "stats"}
+    for client, view in ((reliable.Client, reliable.ClientView), (reliable.AsyncClient, reliable.AsyncClientView)):
+        assert _methods(client).keys() - _methods(view).keys() == of_the_client_alone - {"__init__"}
+        for name in _methods(view).keys() - {"__init__"}:
+            assert _parameters(_methods(client)[name]) == _parameters(_methods(view)[name]), name
+
+
+def test_submitted_calls_differ_only_as_the_futures_they_are() -> None:
+    """The blocking one is a ``concurrent.futures.Future``, the other one an ``asyncio.Future``; the rest is equal."""
+    ours = {name for name in vars(reliable.PendingCall) if name[0] != "_"}
+    theirs = {name for name in vars(reliable.AsyncPendingCall) if name[0] != "_"}
+    assert theirs <= ours
+    assert {name for name in ours - theirs if not hasattr(Future, name)} == set()
 
 
 @pytest.mark.parametrize(("blocking", "awaiting"), PAIRS)

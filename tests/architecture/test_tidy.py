@@ -28,6 +28,7 @@ PARTS = {
     "reliable.engine.client_watch": "reliable.engine.client",
     "reliable.engine.desk": "reliable.engine.worker",
     "reliable.engine.jobs": "reliable.engine.worker",
+    "reliable.engine.plain_core": "reliable.engine.plain",
     "reliable.engine.worker_links": "reliable.engine.worker",
     "reliable.engine.worker_view": "reliable.engine.worker",
     "brokers.clients": "brokers.majordomo",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reliable import Worker
+from reliable import Worker, current_request
 from tests.support.loopback import QUICK_WORKER, RunningWorker
 from tests.support.ports import free_endpoint
 from tests.support.served import broker_at
@@ -21,7 +21,16 @@ PRINTED = {
     "asyncio.md": ["9900\n"],
     "hedging.md": ["5\n"],
     "idempotent-or-not.md": ["", "9.99\n", "charged 999\n"],
+    "many-calls.md": [
+        "0\n2\n4\n6\n8\n",
+        "got 0.25\nfailed: reciprocal: ZeroDivisionError: division by zero (it ran)\ngot 0.5\n['1/3', '2/3', '3/3']\n",
+        "[0, 2, 4]\n",
+        "0\n1\n2\n",
+        "",
+        "at [b'50 %']\ndone\n",
+    ],
     "overload.md": ["5\n"],
+    "threads-and-forks.md": ["5050\n", "parent: 2\nchild: 4\n"],
 }
 """What each block of a page prints, in order."""
 _WAIT_S_MAX = 40.0
@@ -33,6 +42,15 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def _count(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+def _long() -> str:
+    current_request().progress(b"50 %")
+    return "done"
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A broker with a worker that offers what the pages call."""
@@ -41,6 +59,11 @@ def url() -> Iterator[str]:
     worker.service("add", idempotent=True)(lambda a, b: a + b)
     worker.service("price", idempotent=True)(lambda article: {"lamp": 9.99}[article])
     worker.service("charge", idempotent=False)(lambda card, cents: f"charged {cents}")
+    worker.service("double", idempotent=True)(lambda n: 2 * n)
+    worker.service("reciprocal")(lambda n: 1 / n)
+    worker.service("count")(_count)
+    worker.service("note")(lambda text: None)
+    worker.service("long")(_long)
     with broker_at(endpoint):
         running = RunningWorker(worker, None)
         running.wait_ready()

@@ -526,3 +526,19 @@ def test_nobody_looks_for_the_preferred_broker_while_there_is_no_call() -> None:
     desk.trace()
     desk.sleep(100.0)
     assert desk.trace() == [] and desk.engine.next_deadline() is None
+
+
+def test_no_copy_goes_out_so_late_that_the_brokers_word_could_not_come_back() -> None:
+    """It could only turn NOT_EXECUTED, which is proven as long as nothing was sent, into UNKNOWN."""
+    desk = Desk()
+    desk.submit("early", timeout=1.0)
+    desk.submit("late", timeout=1.0)
+    desk.sleep(0.9)
+    desk.open(1)
+    assert desk.trace()[-2:] == ["submit 1 early#1", "submit 1 late#1"]
+    desk = Desk()
+    desk.submit("late", timeout=1.0)
+    desk.sleep(0.94)
+    desk.open(1)
+    desk.sleep(0.1)
+    assert desk.trace()[-1] == "end late BrokerUnreachable NOT_EXECUTED"

@@ -20,6 +20,7 @@ from reliable.protocol.events import (
     LinkClosed,
     LinkEnd,
     LinkOpened,
+    OpenLink,
     Received,
     StartJob,
     Unsent,
@@ -989,19 +990,37 @@ def test_a_reply_that_the_socket_did_not_take_survives_the_link() -> None:
     assert bench.greet(2) == [("ready", 2, 1, LIFE_A, token), ("result", 2, token, b"r")]
 
 
-def test_a_reply_that_comes_back_after_the_next_ready_is_dropped() -> None:
-    """READY did not name its token, so the broker would take it for a forgery."""
+def test_a_reply_that_comes_back_after_the_next_ready_was_said_there() -> None:
+    """On that link it is not to be said twice, nor counted as lost."""
     bench = WorkerBench()
     bench.register()
-    bench.deliver(bench.token())
+    token = bench.token()
+    bench.deliver(token)
     bench.engine.handle(JobFinished(1, [b"r"]), bench.now)
     reply = bench.sends()[0]
     bench.closed(1)
     bench.tick(0.05)
-    bench.register(2)
+    bench.opened(2)
+    assert bench.greet(2) == [("ready", 2, 1, LIFE_A, token), ("result", 2, token, b"r")]
     assert bench.unsent(reply) == []
     assert bench.tick(0.5) == []
-    assert bench.counters.replies_dropped == 1
+    assert (bench.counters.replies_dropped, bench.counters.replies_resent) == (0, 1)
+
+
+def test_a_reply_that_comes_back_long_after_its_link_is_dropped() -> None:
+    """READY did not name its token any more, so the broker would take it for a forgery."""
+    bench = WorkerBench()
+    bench.register()
+    bench.deliver(bench.token(), within_s=1.0)
+    bench.engine.handle(JobFinished(1, [b"r"]), bench.now)
+    reply = bench.sends()[0]
+    bench.closed(1)
+    bench.tick(10.0)
+    opened = [effect for effect in bench.raw if isinstance(effect, OpenLink)]
+    bench.register(opened[-1].link)
+    assert bench.unsent(reply) == []
+    assert bench.tick(0.5) == []
+    assert bench.counters.replies_resent == 0
 
 
 def test_a_started_report_that_the_socket_did_not_take_is_offered_again() -> None:

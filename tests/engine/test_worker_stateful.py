@@ -63,6 +63,7 @@ from tests.support.worker_bench import ECHO, INSTANCE, call_id
 PATIENCE_S = 30.0
 GRACE_S = 5.0
 KEPT_S = 60.0
+DOUBT_S = 5.0
 SLACK_S = 1e-6
 
 
@@ -72,6 +73,9 @@ class Token:
 
     call: int
     finals: int = 0
+    """Final reports that arrived for all that the worker can know."""
+    final_at: float = 0.0
+    final_link: int = 0
     named_in_ready: bool = True
     """False once a READY of the same life left it out: the broker has closed its books."""
 
@@ -208,7 +212,7 @@ class WorkerMachine(RuleBasedStateMachine):
                 ready = ReadyExtension.decode(command.extension)
                 assert ready.credit == 0 if self.drained else ready.credit >= 1
                 for token in ready.tokens:
-                    assert broker.tokens[token].finals == 0, "only tokens of this life, and only open ones"
+                    self.judge_named(broker, broker.tokens[token])
                 for token, record in broker.tokens.items():
                     record.named_in_ready &= token in ready.tokens
             case WorkerReply(version=Version.MDP01):
@@ -220,6 +224,13 @@ class WorkerMachine(RuleBasedStateMachine):
             case WorkerHeartbeat() | WorkerDisconnect():
                 assert broker.ready
 
+    def judge_named(self, broker: Broker, token: Token) -> None:
+        """A token that was answered is named again only if the answer may be lost."""
+        if token.finals:
+            assert token.final_link != broker.link, "on one link nothing is said twice"
+            assert self.now - token.final_at <= 2 * DOUBT_S + SLACK_S, "it arrived long ago"
+            token.finals = 0
+
     def judge_report(self, broker: Broker, reply: WorkerReply) -> None:
         report = Report.decode(reply.address)
         assert reply.final is report.kind.final
@@ -229,7 +240,9 @@ class WorkerMachine(RuleBasedStateMachine):
         token = broker.tokens[report.token]
         assert token.finals == 0, "nothing about a token after its final report"
         assert token.named_in_ready
-        token.finals += report.kind.final
+        if report.kind.final:
+            assert broker.link is not None
+            token.finals, token.final_at, token.final_link = token.finals + 1, self.now, broker.link
         runs = [run for run in self.runs.values() if run.call == token.call]
         if report.kind is ReportKind.RESULT:
             assert reply.body == [b"reply-%d" % token.call]

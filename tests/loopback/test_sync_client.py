@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from reliable import BrokerUnreachable, Client, DeadlineExceeded, Outcome, RequestAbandoned
-from reliable.protocol.events import Submit
-from reliable.sync.pump import _Waiting
+from reliable.sync.waiting import Signal
 from tests.support.loopback import QUICK_CLIENT, ShellKind, Stage, eventually
 
 _QUESTION = ("mmi.service", b"nobody")
@@ -33,7 +32,7 @@ def test_a_leader_that_does_not_come_back_is_replaced(stage: Stage, shell: Shell
         assert client.request("slow", b"1") == [b"1"]
         pump = client._pump
         assert pump is not None
-        pump._leader = _Waiting(Submit(call_id=b"x" * 16, service=b"s", body=[b""], deadline=None))
+        pump._leader = Signal()
         pump._leader_back = time.monotonic()
         began = time.monotonic()
         assert client.request("slow", b"2") == [b"2"]

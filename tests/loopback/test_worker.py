@@ -184,24 +184,8 @@ def test_services_are_checked_where_they_are_declared(kind: type[Worker] | type[
         worker.service("mmi.mine")(lambda: None)
     with pytest.raises(ValueError, match="not printable"):
         worker.service("two words")(lambda: None)
-    with pytest.raises(TypeError, match="generator"):
-        worker.service("many")(_generator)
     with pytest.raises(ValueError, match="drain"):
         worker.stop(-1)
-
-
-def _generator() -> object:
-    yield 1
-
-
-def test_a_blocking_worker_refuses_coroutines() -> None:
-    """It would answer with a coroutine object that nobody awaits."""
-    worker = Worker(free_endpoint())
-
-    async def handler() -> None: ...
-
-    with pytest.raises(TypeError, match="use AsyncWorker"):
-        worker.service("x")(handler)
 
 
 def test_a_worker_needs_a_broker_and_a_service(endpoint: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reliable.config import Backoff, Heartbeat, Limits, WorkerConfig
-from reliable.engine.worker import WorkerEngine
+from reliable.engine.worker import OverdueJob, ServiceRule, WorkerEngine
 from reliable.errors import RemoteProtocolError
 from reliable.protocol.events import (
     CancelJob,
@@ -77,6 +77,8 @@ def told(effect: WorkerEffect) -> Line:
             return told_message(effect.link, effect.frames)
         case StartJob():
             return ("start", effect.job, *effect.body)
+        case OverdueJob():
+            return ("overdue job", effect.job)
         case CancelJob():
             return ("cancel job", effect.job)
         case WorkerStopped():
@@ -135,6 +137,7 @@ class WorkerBench:
         jitter: Callable[[], float] = lambda: 0.5,
         limits: Limits | None = None,
         replies_kept_s: float = 60.0,
+        rules: Mapping[bytes, ServiceRule] | None = None,
         start: bool = True,
     ) -> None:
         self.config = WorkerConfig(
@@ -148,7 +151,13 @@ class WorkerBench:
         )
         self.seen: list[object] = []
         self.engine = WorkerEngine(
-            brokers or ("a",), services, self.config, instance=INSTANCE, jitter=jitter, observer=self.seen.append
+            brokers or ("a",),
+            services,
+            self.config,
+            instance=INSTANCE,
+            jitter=jitter,
+            observer=self.seen.append,
+            rules=rules,
         )
         self.now = 100.0
         self.raw: list[WorkerEffect] = []
