@@ -19,6 +19,8 @@ class BrokerCounters:
     """Hand-overs of a request that another worker had before."""
     replies: int = 0
     """Final replies sent to clients, handler errors included."""
+    repeated_reports: int = 0
+    """Final reports that workers of ours said again after a link broke, and that had arrived the first time."""
     partials: int = 0
     """Partial replies forwarded."""
     handler_errors: int = 0

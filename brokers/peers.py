@@ -178,6 +178,7 @@ class Worker:
         "back_at",
         "beat",
         "beats_while_busy",
+        "closed_tokens",
         "credit",
         "greeted_at",
         "held_back",
@@ -217,6 +218,8 @@ class Worker:
         self.services: list[Service] = []
         self.turn = 0
         """Index of the service that is served next, so that none of them starves behind another."""
+        self.closed_tokens: set[bytes] = set()
+        """Named in its READY although they are reported: one more final report of each is no breach."""
         self.in_hand: dict[bytes, HandOver] = {}
         """What occupies its slots, by token."""
         self.last_heard = now

@@ -64,6 +64,10 @@ class ReplyDesk:
                 return True
             hand_over = self._state.late.get(report.token, worker)
             if hand_over is None:
+                if report.kind.final and report.token in worker.closed_tokens:
+                    worker.closed_tokens.discard(report.token)
+                    self._state.counters.repeated_reports += 1
+                    return True
                 return False
         if report.kind.final:
             self._final(worker, hand_over, report, command.body)

@@ -107,7 +107,10 @@ class WorkerDesk:
                 if sibling is not worker and token in sibling.in_hand:
                     hand_over = sibling.in_hand[token]
                     replaced[sibling] = None
-            if hand_over is not None and hand_over.instance == worker.instance:
+            if hand_over is None:
+                # Its report arrived before the old connection broke, which the worker cannot know: it comes once more.
+                worker.closed_tokens.add(token)
+            elif hand_over.instance == worker.instance:
                 self._dispatcher.take_back(hand_over, worker)
         for sibling in replaced:
             self.gone(sibling)

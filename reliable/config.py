@@ -243,9 +243,9 @@ class ClientConfig:
     """Silence to a hello after which the broker is not usable for now."""
     dialect: Dialect = attrs.field(default=Dialect.MDP, converter=_dialect)
     correlate: bool = True
-    """In dialect ``req``, put a number in front of each request, as a REQ socket with ZMQ_REQ_CORRELATE does, and take no
-    reply without it: then not even a server that answers twice can answer another call. Every REP socket gives it back;
-    False is for ROUTER servers that count frames."""
+    """In dialect ``req``, put a number in front of each request, as a REQ socket with ZMQ_REQ_CORRELATE does, and take
+    no reply without it: then not even a server that answers twice can answer another call. Every REP socket gives it
+    back; False is for ROUTER servers that count frames."""
     hedge: HedgePolicy | None = None
     """For calls declared idempotent that say nothing else; None is no hedging."""
     breaker: BreakerPolicy = attrs.field(factory=BreakerPolicy)

@@ -100,7 +100,7 @@ class _Run:
             await asyncio.wait(tasks, timeout=_TASKS_END_S)
         await self._driver.close()
         until = time.monotonic() + _PROCESSES_END_S
-        while not self._executors.processes_ended and time.monotonic() < until:
+        while not self._executors.processes_ended and time.monotonic() < until:  # noqa: ASYNC110 - threads end there
             await asyncio.sleep(_LOOK_AGAIN_S)
         self._executors.close()
 

@@ -150,7 +150,8 @@ class CallDesk:
         """The call's alarm went off: its deadline, its silence, or the end of its pause."""
         state = entry.state
         heard = self._links[state.link].heard_at if isinstance(state, Asked) else -math.inf
-        reach = "" if state.past.attempts else self._brokers.describe()
+        reached = state.past.attempts or self._brokers.ready(now) is not None
+        reach = "" if reached else self._brokers.describe()
         self.apply(entry, Tick(heard, reach), now)
         if isinstance(state, Asked) and not state.heard and heard <= state.asked_at and isinstance(entry.state, Ended):
             # A broker that lives tells of the deadline before it is ours to tell.

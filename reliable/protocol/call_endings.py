@@ -116,10 +116,10 @@ def at_deadline(call: Call, past: Past, now: float, reach: str) -> Ended:
     """Time ran out: the class says what was the matter, as far as it is known.
 
     Args:
-        reach: What became of the tries to reach a broker.
+        reach: What became of the tries to reach a broker; empty if one is there.
     """
     elapsed_s = now - call.started
-    if past.attempts == 0 and elapsed_s > 0:
+    if past.attempts == 0 and reach and elapsed_s > 0:
         message = f"{_name(call)}: no broker could be reached within {elapsed_s:.2f} s: {reach}"
         return _ended(call, past, BrokerUnreachable, message, now, past.outcome)
     no_worker = past.status is Status.NO_SERVICE or past.place is Place.QUEUED_NO_WORKER

@@ -131,7 +131,7 @@ def test_hedge_is_run_by_the_same_worker_if_there_is_no_other() -> None:
 
 @pytest.mark.parametrize("registered_first", [True, False])
 def test_hedge_of_a_service_that_vetoes_repeats_is_refused_unrun(registered_first: bool) -> None:
-    """The caller said idempotent, the service says no: to the broker the two are calls of their own, so it must look."""
+    """The caller said idempotent, the service says no: the two are calls of their own, so the broker must look."""
     bench = Bench()
     client = OurClient(bench)
     worker = OurWorker(bench, services=[ServiceOffer(b"pay", False)], credit=2)

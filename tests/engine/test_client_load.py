@@ -541,4 +541,4 @@ def test_no_copy_goes_out_so_late_that_the_brokers_word_could_not_come_back() ->
     desk.sleep(0.94)
     desk.open(1)
     desk.sleep(0.1)
-    assert desk.trace()[-1] == "end late BrokerUnreachable NOT_EXECUTED"
+    assert desk.trace()[-1] == "end late DeadlineExceeded NOT_EXECUTED"
