@@ -25,6 +25,8 @@ __all__ = ["WorkerDesk"]
 _PROBE_S_PER_WORKER: Final = 0.0005
 """Pause between two probes, for each worker: clients that come and go in crowds must not make us beat all day."""
 _SECOND_LOOK_S: Final = 0.05
+_CLOSED_TOKENS_MAX: Final = 2_000
+"""What one worker may name beyond what it holds; ours is in doubt about half as many reports at most."""
 
 
 class WorkerDesk:
@@ -100,8 +102,6 @@ class WorkerDesk:
         state = self._state
         replaced: dict[Worker, None] = {}
         for token in tokens:
-            if len(worker.in_hand) >= state.config.credit_max:
-                break
             hand_over = state.limbo.get(token) or state.late.find(token)
             for sibling in state.siblings[worker.instance]:
                 if sibling is not worker and token in sibling.in_hand:
@@ -109,8 +109,9 @@ class WorkerDesk:
                     replaced[sibling] = None
             if hand_over is None:
                 # Its report arrived before the old connection broke, which the worker cannot know: it comes once more.
-                worker.closed_tokens.add(token)
-            elif hand_over.instance == worker.instance:
+                if len(worker.closed_tokens) < _CLOSED_TOKENS_MAX:
+                    worker.closed_tokens.add(token)
+            elif hand_over.instance == worker.instance and len(worker.in_hand) < state.config.credit_max:
                 self._dispatcher.take_back(hand_over, worker)
         for sibling in replaced:
             self.gone(sibling)

@@ -40,7 +40,7 @@ _CALLS: Final = calls_wanted(5_000)
 _CALLERS: Final = 48
 _MISCHIEF: Final = {
     "mdp": Mischief(drop=0.02, duplicate=0.05, delay=0.15, delay_s_max=0.05),
-    "req": Mischief(drop=0.02, duplicate=0.05, delay=0.15, delay_s_max=0.05),
+    "req": Mischief(drop=0.02, duplicate=0.1, duplicate_requests=False, delay=0.15, delay_s_max=0.05),
 }
 _FIRST_CALLS: Final = 2 * _CALLERS
 _TURNS: Final = 5

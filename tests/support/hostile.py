@@ -59,6 +59,8 @@ class Mischief:
 
     drop: float = 0.01
     duplicate: float = 0.03
+    duplicate_requests: bool = True
+    """False: replies alone. A server that knows no ids runs a doubled request twice, whoever doubled it."""
     delay: float = 0.1
     """Held back for up to ``delay_s_max``, so that later ones overtake it."""
     delay_s_max: float = 0.05
@@ -159,7 +161,7 @@ class Relay:
         if draw() < mischief.drop:
             self.counts["dropped"] += 1
             return
-        if draw() < mischief.duplicate:
+        if draw() < mischief.duplicate and (mischief.duplicate_requests or to is self._front):
             self.counts["duplicated"] += 1
             self._later.put(now + draw() * mischief.delay_s_max, to, frames)
         if draw() < mischief.delay:
