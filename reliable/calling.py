@@ -70,6 +70,9 @@ def check_timeout(timeout: float | None) -> float | None:
     return None if timeout == math.inf else timeout
 
 
+_NOTHING_GIVEN = (None, None, None, None, None)
+
+
 @attrs.frozen(kw_only=True)
 class CallOptions:
     """How calls are made; each field that is not given leaves the matter to the next wider setting."""
@@ -94,6 +97,9 @@ class CallOptions:
         trace: bytes | None = None,
     ) -> CallOptions:
         """These options with those that are given in place of the old ones."""
+        given = (idempotent, fail_fast, codec, on_progress, trace)
+        if timeout is UNSET and hedge is UNSET and given == _NOTHING_GIVEN:
+            return self
         return CallOptions(
             timeout=self.timeout if timeout is UNSET else timeout,
             idempotent=self.idempotent if idempotent is None else idempotent,

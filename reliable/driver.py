@@ -40,6 +40,8 @@ class Driver(Generic[EventT, EffectT]):
         self._links = links
         self._perform = perform
         self._clock = clock
+        self._due: float | None = None
+        """The engine's next deadline as it was when ``wait_s`` was last asked; that is always before anybody waits."""
 
     def handle(self, event: EventT) -> None:
         """Feed one event of the user or of a handler, and carry out what follows from it."""
@@ -59,8 +61,7 @@ class Driver(Generic[EventT, EffectT]):
         now = self._clock()
         for event in self._links.drain(now):
             self._engine.handle(event, now)
-        due = self._engine.next_deadline()
-        if due is not None and due <= now:
+        if self._due is not None and self._due <= now:
             self._engine.timers(now)
         self._carry_out(now)
 
@@ -92,5 +93,6 @@ class Driver(Generic[EventT, EffectT]):
 
     def wait_s(self) -> float | None:
         """Seconds until ``turn`` must be called although nothing arrived; None: no such time."""
-        deadlines = [d for d in (self._engine.next_deadline(), self._links.next_deadline()) if d is not None]
+        self._due = self._engine.next_deadline()
+        deadlines = [d for d in (self._due, self._links.next_deadline()) if d is not None]
         return max(0.0, min(deadlines) - self._clock()) if deadlines else None

@@ -27,10 +27,11 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 import zmq
+import zmq.backend
 
 from reliable.config import TransportConfig
 from reliable.names import Address, Resolver, parse_address
@@ -71,6 +72,11 @@ _READABLE: Final = int(zmq.POLLIN)
 # Plain integers: joining two flags of an enum takes longer than handing a frame to libzmq.
 _NOW: Final = int(zmq.NOBLOCK)
 _NOW_AND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS: Final = int(zmq.EVENTS)
+# The C class itself: what pyzmq's own layer adds to it (flags as enums, tracking, copying by threshold) is not used.
+_send: Final[Any] = zmq.backend.Socket.send
+_recv: Final[Any] = zmq.backend.Socket.recv
+_get: Final[Any] = zmq.backend.Socket.get
 _EVENT: Final = struct.Struct("=hi")
 _HANDSHAKE_FAILED: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -177,20 +183,25 @@ def send_message(socket: zmq.Socket[bytes], frames: Frames) -> None:
         zmq.Again: The queue to the peer is full.
         zmq.ZMQError: EHOSTUNREACH: there is no such peer (ROUTER only).
     """
-    send = socket.send
     for frame in frames[:-1]:
-        send(frame, _NOW_AND_MORE)
-    send(frames[-1], _NOW)
+        _send(socket, frame, _NOW_AND_MORE)
+    _send(socket, frames[-1], _NOW)
 
 
 def read_message(socket: zmq.Socket[bytes]) -> Frames | None:
     """The next message, or None if there is none. Consumes the edge of the descriptor only if there is none."""
-    if not int(socket.get(zmq.EVENTS)) & _READABLE:
+    if not int(_get(socket, _EVENTS)) & _READABLE:
         return None
     try:
-        return socket.recv_multipart(_NOW)
+        # As a frame object, which knows whether more follow: to ask the socket costs as much as to receive.
+        frame = _recv(socket, _NOW, False)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = _recv(socket, _NOW, False)
+            frames.append(frame.bytes)
     except zmq.Again:
         return None
+    return frames
 
 
 def terminate(context: zmq.Context[zmq.Socket[bytes]]) -> None:

@@ -76,18 +76,17 @@ class Brokers:
         if not addresses or len(set(addresses)) != len(addresses):
             raise ValueError("a client needs at least one broker, and each only once")
         trial_s = config.retry.attempt_timeout_s
-        self._list = [
-            Broker(address, index, Breaker(config.breaker, trial_s)) for index, address in enumerate(addresses)
-        ]
-        self._by_address = {broker.address: broker for broker in self._list}
+        self.all = [Broker(address, index, Breaker(config.breaker, trial_s)) for index, address in enumerate(addresses)]
+        self._by_address = {broker.address: broker for broker in self.all}
         self._preferred = 0
         self._backoff = config.reconnect
         self._stagger_s = config.stagger_s
         self._return_after_s = config.return_after_s
-        self._return_at = math.inf
+        self.return_at = math.inf
+        """When to look whether an earlier broker is back; infinity if that is not wanted now."""
 
     def __iter__(self) -> Iterator[Broker]:
-        return iter(self._list)
+        return iter(self.all)
 
     def __getitem__(self, address: str) -> Broker:
         return self._by_address[address]
@@ -95,16 +94,16 @@ class Brokers:
     @property
     def preferred(self) -> Broker:
         """Where calls go while it answers."""
-        return self._list[self._preferred]
+        return self.all[self._preferred]
 
     def in_order(self) -> Iterator[Broker]:
         """All, beginning with the preferred one."""
-        size = len(self._list)
-        return (self._list[(self._preferred + step) % size] for step in range(size))
+        size = len(self.all)
+        return (self.all[(self._preferred + step) % size] for step in range(size))
 
     def ready(self, now: float, avoid: Collection[str] = ()) -> Broker | None:
         """The first one that may be sent to now."""
-        preferred = self._list[self._preferred]
+        preferred = self.all[self._preferred]
         if preferred.ready and preferred.breaker.closed and not avoid:
             return preferred
         return next((broker for broker in self.in_order() if broker.takes(now) and broker.address not in avoid), None)
@@ -156,17 +155,13 @@ class Brokers:
                     break
         return when
 
-    def return_at(self) -> float:
-        """When to look whether an earlier broker is back; infinity if that is not wanted now."""
-        return self._return_at
-
     def return_now(self, now: float) -> Broker | None:
         """It is time to look: the broker to open a link to, if any; one that is ready already is preferred at once."""
-        self._return_at = math.inf if self._return_after_s is None else now + self._return_after_s
+        self.return_at = math.inf if self._return_after_s is None else now + self._return_after_s
         if self._preferred == 0 or not self.preferred.ready:
-            self._return_at = math.inf
+            self.return_at = math.inf
             return None
-        for broker in self._list[: self._preferred]:
+        for broker in self.all[: self._preferred]:
             if broker.takes(now):
                 self._prefer(broker, now)
                 return None
@@ -178,7 +173,7 @@ class Brokers:
     def _prefer(self, broker: Broker, now: float) -> None:
         self._preferred = broker.index
         wanted = broker.index > 0 and self._return_after_s is not None
-        self._return_at = now + (self._return_after_s or 0.0) if wanted else math.inf
+        self.return_at = now + (self._return_after_s or 0.0) if wanted else math.inf
 
     def free_at(self, broker: Broker) -> float:
         """When this one may be tried."""
@@ -186,7 +181,7 @@ class Brokers:
 
     def all_foreign(self, now: float) -> bool:
         """Whether every one of them said lately that it does not speak the extension."""
-        return all(broker.foreign_until > now for broker in self._list)
+        return all(broker.foreign_until > now for broker in self.all)
 
     def found(self, broker: Broker, life: bytes, now: float) -> bool:
         """It answered the hello; returns whether it had another life before."""
@@ -217,7 +212,7 @@ class Brokers:
         broker.not_before = now + wait_s
         if self._preferred == broker.index:
             # Whichever comes up first after this one; a later choice of an earlier broker waits for its time.
-            following = [self._list[(broker.index + step) % len(self._list)] for step in range(1, len(self._list) + 1)]
+            following = [self.all[(broker.index + step) % len(self.all)] for step in range(1, len(self.all) + 1)]
             self._prefer(next((other for other in following if other.ready), following[0]), now)
 
     def foreign(self, broker: Broker, why: str, now: float) -> None:
@@ -227,4 +222,4 @@ class Brokers:
 
     def describe(self) -> str:
         """What is the matter with each, for an error message."""
-        return "; ".join(broker.describe() for broker in self._list)
+        return "; ".join(broker.describe() for broker in self.all)

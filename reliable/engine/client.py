@@ -125,24 +125,29 @@ class ClientEngine:
 
     def next_deadline(self) -> float | None:
         """When ``timers`` must be called at the latest, or None if nothing is waited for."""
-        alarm = self._state.alarms.next()
+        state = self._state
+        alarm = state.alarms.next()
         when = math.inf if alarm is None else alarm
-        for entry in self._state.links.values():
-            when = min(when, link.expiry(entry.state))
-        for broker in self._state.brokers:
+        for entry in state.links.values():
+            if not isinstance(entry.state, link.Ready):
+                when = min(when, link.expiry(entry.state))
+        for broker in state.brokers.all:
             if broker.bound and broker.link is None:
-                when = min(when, self._state.brokers.free_at(broker))
-        if self._state.free:
-            when = min(when, self._state.brokers.next_try_at(self._state.now))
-        if self._state.calls:
-            when = min(when, self._state.brokers.return_at())
+                when = min(when, state.brokers.free_at(broker))
+        if state.free:
+            when = min(when, state.brokers.next_try_at(state.now))
+        if state.calls and state.brokers.return_at < when:
+            when = state.brokers.return_at
         return None if when == math.inf else when
 
     def effects(self) -> list[ClientEffect]:
         """Take out, in order, what to do; each is given out once."""
-        out = self._state.out.copy()
-        self._state.out.clear()
-        return out
+        out = self._state.out
+        if not out:
+            return []
+        taken = out.copy()
+        out.clear()
+        return taken
 
     def snapshot(self) -> ClientSnapshot:
         """A frozen view."""

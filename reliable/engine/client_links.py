@@ -55,7 +55,7 @@ class LinkDesk:
 
     def open_needed(self, now: float) -> None:
         """Open what waiting calls need; for those that any broker may serve, the next in the list."""
-        for broker in self._brokers:
+        for broker in self._brokers.all:
             if broker.bound and broker.link is None and self._brokers.free_at(broker) <= now:
                 self._open_link(broker, now)
         if self._free:
@@ -63,7 +63,7 @@ class LinkDesk:
             if next_broker is not None:
                 self._open_link(next_broker, now)
             self._serve_free(now)
-        if self._calls and self._brokers.return_at() <= now:
+        if self._calls and self._brokers.return_at <= now:
             earlier = self._brokers.return_now(now)
             if earlier is not None:
                 self._open_link(earlier, now)

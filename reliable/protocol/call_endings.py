@@ -22,6 +22,7 @@ from reliable.protocol.call_facts import Call, Past
 from reliable.status import STATUS_TABLE, Status
 from reliable.types import Frames
 from reliable.wire.extension import AnswerFrame, Place
+from reliable.wire.values import value
 
 __all__ = [
     "Ended",
@@ -65,7 +66,7 @@ _REFUSALS: dict[Status | None, type[RequestError]] = {
 }
 
 
-@attrs.frozen
+@value
 class Ended:
     """The call is over."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import TypeAlias
 
-import attrs
-
 from reliable.config import RetryCause
 from reliable.protocol.call_endings import Ended
 from reliable.protocol.call_facts import Past
 from reliable.types import Frames
 from reliable.wire.extension import AnswerFrame, CallKind
+from reliable.wire.values import value
 
 __all__ = [
     "Answered",
@@ -37,7 +36,7 @@ __all__ = [
 # --- states ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class Only:
     """The one life that may be asked, and where it was last seen."""
 
@@ -45,7 +44,7 @@ class Only:
     life: bytes
 
 
-@attrs.frozen
+@value
 class Waiting:
     """Nothing that was sent can be waited for; it is sent when a link is there, not before ``not_before``.
 
@@ -62,7 +61,7 @@ class Waiting:
     extra: bool = False
 
 
-@attrs.frozen
+@value
 class Asked:
     """The newest attempt is out on ``link``.
 
@@ -90,7 +89,7 @@ CallState: TypeAlias = Waiting | Asked | Ended
 # --- events ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class Grant:
     """It may be sent on this link now. ``bytes_max`` is the largest message the broker takes, 0 for any."""
 
@@ -100,7 +99,7 @@ class Grant:
     bytes_max: int = 0
 
 
-@attrs.frozen
+@value
 class Answered:
     """The broker said something about it.
 
@@ -115,14 +114,14 @@ class Answered:
     elsewhere: bool = False
 
 
-@attrs.frozen
+@value
 class NotSent:
     """The socket did not take this attempt."""
 
     attempt: int
 
 
-@attrs.frozen
+@value
 class Lost:
     """A link is over; what was outstanding on it may have run."""
 
@@ -131,7 +130,7 @@ class Lost:
     cause: RetryCause = RetryCause.LOST
 
 
-@attrs.frozen
+@value
 class Missed:
     """A try to reach ``address`` failed. ``foreign``: something answers there, but it is no broker of ours."""
 
@@ -141,21 +140,21 @@ class Missed:
     elsewhere: bool = False
 
 
-@attrs.frozen
+@value
 class NoBroker:
     """There is no broker in the list that could take any call."""
 
     reach: str
 
 
-@attrs.frozen
+@value
 class Denied:
     """The retry budget is spent."""
 
     why: str
 
 
-@attrs.frozen
+@value
 class Tick:
     """Time went on. ``link_heard`` is when the link that it is on last carried an answer about any call."""
 
@@ -163,7 +162,7 @@ class Tick:
     reach: str = ""
 
 
-@attrs.frozen
+@value
 class GiveUp:
     """The caller cancels it."""
 
@@ -175,7 +174,7 @@ CallEvent: TypeAlias = Grant | Answered | NotSent | Lost | Missed | NoBroker | D
 # --- orders ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class Transmit:
     """Send this about the call. ``repeat`` sets the flag of that name."""
 
@@ -185,7 +184,7 @@ class Transmit:
     repeat: bool = False
 
 
-@attrs.frozen
+@value
 class Suspect:
     """Nothing can be expected of this link any more: close it and report it as lost to every call on it."""
 
@@ -193,7 +192,7 @@ class Suspect:
     why: str
 
 
-@attrs.frozen
+@value
 class Deliver:
     """Give this to the caller although the call goes on."""
 

@@ -25,6 +25,7 @@ from reliable.types import Frames
 from reliable.wire.extension import CALL_ID_BYTES, TRACE_BYTES_MAX, CallFlag, CallFrame, CallKind, Place, body_digest
 from reliable.wire.mdp import SERVICE_BYTES_MAX
 from reliable.wire.mmi import is_reserved
+from reliable.wire.values import value
 
 __all__ = ["ATTEMPT_MAX", "Call", "Past", "Phase", "Session", "Step", "check_submit"]
 
@@ -44,7 +45,7 @@ Step: TypeAlias = tuple[float, str, str]
 """When, what, and where: rendered only if the call fails."""
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Call:
     """What does not change about a call."""
 
@@ -156,7 +157,7 @@ def check_submit(submit: Submit) -> None:
             raise LocalProtocolError("only a call that is declared idempotent and wants its reply can be hedged")
 
 
-@attrs.frozen
+@value
 class Session:
     """What a call frame needs to know of the link it goes out on."""
 
@@ -193,7 +194,7 @@ class Phase(enum.Enum):
     SILENT = 3
 
 
-@attrs.frozen
+@value
 class Past:
     """What is known of the attempts of one call."""
 

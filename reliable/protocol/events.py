@@ -10,13 +10,12 @@ from __future__ import annotations
 import enum
 from typing import TypeAlias
 
-import attrs
-
 from reliable.config import HedgePolicy
 from reliable.errors import Outcome, RequestError
 from reliable.status import Status
 from reliable.types import Frames
 from reliable.wire.extension import CallFlag
+from reliable.wire.values import value
 
 __all__ = [
     "AbandonAll",
@@ -63,14 +62,14 @@ class LinkEnd(enum.Enum):
 # --- events about links, for clients and workers --------------------------------------------------
 
 
-@attrs.frozen
+@value
 class LinkOpened:
     """The ZMTP handshake of this link succeeded; from here on it can be sent to."""
 
     link: int
 
 
-@attrs.frozen
+@value
 class LinkClosed:
     """The link broke or never came up. Not raised for a link that the engine closed."""
 
@@ -79,7 +78,7 @@ class LinkClosed:
     detail: str = ""
 
 
-@attrs.frozen
+@value
 class Received:
     """One message."""
 
@@ -87,7 +86,7 @@ class Received:
     frames: Frames
 
 
-@attrs.frozen
+@value
 class Unsent:
     """The socket did not take this message (its pipe is full, or the link is gone): it never left this process."""
 
@@ -99,7 +98,7 @@ class Unsent:
 # --- events of a client ---------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Submit:
     """The user makes a call. The engine ends it with exactly one ``CallFinished``."""
 
@@ -123,14 +122,14 @@ class Submit:
     """A second fresh id; needed if ``hedge`` is set."""
 
 
-@attrs.frozen
+@value
 class CancelCall:
     """The user gives up on a call; it ends with ``RequestAbandoned`` in this same step."""
 
     call_id: bytes
 
 
-@attrs.frozen
+@value
 class AbandonAll:
     """The client is being closed: every open call ends with ``RequestAbandoned``, every link is closed."""
 
@@ -138,7 +137,7 @@ class AbandonAll:
 # --- events of a worker ---------------------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class JobError:
     """How a handler failed."""
 
@@ -150,7 +149,7 @@ class JobError:
     """``TOO_LARGE`` or ``REPLY_EVICTED`` if it ran well and only its reply cannot be had."""
 
 
-@attrs.frozen
+@value
 class JobFinished:
     """The handler of a job returned frames or failed. Exactly one per ``StartJob``."""
 
@@ -158,7 +157,7 @@ class JobFinished:
     result: Frames | JobError
 
 
-@attrs.frozen
+@value
 class JobPartial:
     """The handler of a job gave one part of a streamed reply."""
 
@@ -166,7 +165,7 @@ class JobPartial:
     body: Frames
 
 
-@attrs.frozen
+@value
 class JobProgress:
     """The handler of a job says how far it is."""
 
@@ -174,7 +173,7 @@ class JobProgress:
     body: Frames
 
 
-@attrs.frozen
+@value
 class Drain:
     """Stop taking requests, finish what runs until ``deadline``, say goodbye; ends with ``WorkerStopped``."""
 
@@ -184,7 +183,7 @@ class Drain:
 # --- effects --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class OpenLink:
     """Open a socket, resolve and connect to ``address``; report ``LinkOpened`` or ``LinkClosed``."""
 
@@ -192,7 +191,7 @@ class OpenLink:
     address: str
 
 
-@attrs.frozen
+@value
 class CloseLink:
     """Close the socket. With ``linger`` it may take ``TransportConfig.linger_s`` to send what it holds, else 0."""
 
@@ -200,7 +199,7 @@ class CloseLink:
     linger: bool = False
 
 
-@attrs.frozen
+@value
 class Send:
     """Send without blocking; if the socket does not take it, report ``Unsent`` with the same tag."""
 
@@ -209,7 +208,7 @@ class Send:
     tag: object = None
 
 
-@attrs.frozen
+@value
 class CallFinished:
     """The call is over. ``result`` is the reply's body or the error to raise."""
 
@@ -218,7 +217,7 @@ class CallFinished:
     outcome: Outcome = Outcome.EXECUTED
 
 
-@attrs.frozen
+@value
 class CallProgress:
     """A part of a streamed reply (``partial``), or the handler's own news."""
 
@@ -227,7 +226,7 @@ class CallProgress:
     partial: bool
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class StartJob:
     """Run the handler of ``service`` on ``body``, outside the loop that pumps the engine."""
 
@@ -244,14 +243,14 @@ class StartJob:
     trace: bytes = b""
 
 
-@attrs.frozen
+@value
 class CancelJob:
     """Nobody waits for this job any more: tell its handler. It still ends with ``JobFinished``."""
 
     job: int
 
 
-@attrs.frozen
+@value
 class WorkerStopped:
     """The drain is over and every link is closed.
 

@@ -52,6 +52,8 @@ _OVERDUE_S: Final = 0.5
 _GRACE_S: Final = 0.5
 """How long after its deadline a call may go without the engine's word."""
 _BACKGROUND_ENDS_S_MAX: Final = 0.25
+_LOOK_AGAIN_S: Final = 0.005
+"""How long nobody may have looked at the sockets before a new call looks first."""
 
 
 class ClientPump:
@@ -85,6 +87,7 @@ class ClientPump:
         self._leader_back: float = 0.0
         """When the leader is back from its wait at the latest."""
         self._leader_left = Signal()
+        self._looked_at = float("-inf")
         self.background = Background(self)
         self._over = ""
         """Why no call can be made any more."""
@@ -137,9 +140,10 @@ class ClientPump:
             if self._over:
                 raise ClosedError(self._over)
             self._calls[call.submit.call_id] = call
-            # What happened while nobody was waiting, above all that a link broke, goes before the new call.
-            for callback in self._wait.wait(0):
-                callback()
+            if self._leader is None and self.clock() - self._looked_at > _LOOK_AGAIN_S:
+                # What happened while nobody was waiting, above all that a link broke, goes before the new call.
+                for callback in self._wait.wait(0):
+                    callback()
             self._turn(call.submit)
             if self._leader is not None:
                 self._wake_if_sooner()
@@ -225,6 +229,9 @@ class ClientPump:
             for callback in arrived:
                 callback()
             self._turn(None)
+            self._looked_at = self.clock()
+            if ready():
+                self._step_down(signal)
 
     def wait_for(self, call: OpenCall, signal: Signal, ready: Callable[[], bool]) -> None:
         """Wait until ``ready``, telling the news of ``call`` meanwhile; it is left open."""
@@ -274,14 +281,21 @@ class ClientPump:
 
     def step_down(self, signal: Signal, cancelled: bytes = b"") -> None:
         """Give up waiting, and the lead if one has it; appoint a follower. ``cancelled`` is ended if it has not."""
+        # Nobody but the thread whose signal it is puts it in there, so if it is not in there nothing is left to do.
+        if self._leader is not signal and signal not in self._waiting and cancelled not in self._calls:
+            return
         with self._lock:
-            self._waiting.pop(signal, None)
-            if self._leader is signal:
-                self._leader = None
-                self._leader_left.set()
             self._cancel(cancelled)
-            if self._leader is None:
-                self._appoint()
+            self._step_down(signal)
+
+    def _step_down(self, signal: Signal) -> None:
+        """Under the lock."""
+        self._waiting.pop(signal, None)
+        if self._leader is signal:
+            self._leader = None
+            self._leader_left.set()
+        if self._leader is None:
+            self._appoint()
 
     def _appoint(self) -> None:
         follower = next(iter(self._waiting), None)

@@ -16,6 +16,7 @@ empty frame that PROBE_ROUTER sends.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -191,6 +192,7 @@ WorkerCommand: TypeAlias = WorkerReady | WorkerRequest | WorkerReply | WorkerHea
 ClientCommand: TypeAlias = ClientRequest | ClientReply
 
 
+@functools.lru_cache(maxsize=1024)
 def check_service(name: str | bytes) -> bytes:
     """A service name as users may write it, as bytes.
 

@@ -7,7 +7,8 @@ project changes a wire value after it was built; the hash stays valid for that r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -16,4 +17,8 @@ __all__ = ["value"]
 if TYPE_CHECKING:
     from attrs import frozen as value
 else:
-    value = attrs.define(unsafe_hash=True)
+
+    def value(cls: type | None = None, **options: Any) -> type | Callable[[type], type]:
+        """``attrs.frozen``, for the type checker alone."""
+        decorate = attrs.define(unsafe_hash=True, **options)
+        return decorate if cls is None else decorate(cls)

@@ -155,7 +155,7 @@ def test_the_earlier_one_is_preferred_if_it_was_only_slower() -> None:
     connect(brokers, "b")
     assert brokers.preferred is brokers["b"]
     connect(brokers, "a")
-    assert brokers.preferred is brokers["a"] and brokers.return_at() == math.inf
+    assert brokers.preferred is brokers["a"] and brokers.return_at == math.inf
 
 
 def test_after_a_failover_an_earlier_broker_is_looked_for_once_in_a_while() -> None:
@@ -164,15 +164,15 @@ def test_after_a_failover_an_earlier_broker_is_looked_for_once_in_a_while() -> N
     connect(brokers, "a")
     brokers.failed(brokers["a"], "lost", 5.0, 0.5)
     connect(brokers, "b", now=6.0)
-    assert brokers.return_at() == 35.0, "it moved on when the first was lost"
+    assert brokers.return_at == 35.0, "it moved on when the first was lost"
     assert brokers.return_now(35.0) is brokers["a"]
-    assert brokers.return_at() == 65.0
+    assert brokers.return_at == 65.0
     brokers["a"].link = 3
     brokers.failed(brokers["a"], "refused", 35.1, 0.5)
     assert brokers.preferred is brokers["b"], "it is still away"
     assert brokers.return_now(65.0) is brokers["a"]
     connect(brokers, "a", now=65.2)
-    assert brokers.preferred is brokers["a"] and brokers.return_at() == math.inf
+    assert brokers.preferred is brokers["a"] and brokers.return_at == math.inf
 
 
 def test_an_earlier_broker_that_is_ready_already_is_returned_to_at_its_time() -> None:
@@ -190,14 +190,14 @@ def test_nobody_returns_who_has_not_left_or_has_nowhere_to_stay() -> None:
     """The looking costs a connection."""
     brokers = make()
     connect(brokers, "a")
-    assert brokers.return_at() == math.inf and brokers.return_now(1000.0) is None
+    assert brokers.return_at == math.inf and brokers.return_now(1000.0) is None
     brokers.failed(brokers["a"], "lost", 5.0, 0.5)
     assert brokers.return_now(1000.0) is None, "none is ready, so all are tried anyway"
     stay = Brokers(("a", "b"), attrs.evolve(CONFIG, return_after_s=None))
     stay.failed(stay["a"], "refused", 0.0, 0.5)
     connect(stay, "b")
     connect(stay, "a")
-    assert stay.preferred is stay["b"] and stay.return_at() == math.inf
+    assert stay.preferred is stay["b"] and stay.return_at == math.inf
 
 
 def test_an_open_breaker_turns_calls_to_another_broker_and_nobody_waits_for_its_link() -> None:
