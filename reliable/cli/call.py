@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
 
 import click
 
-from reliable import Client
+from reliable import MSGPACK, RAW, Client, Dialect
 from reliable.cli.exits import describe, exit_code, message_of
 from reliable.cli.params import BROKER_URL, DEFAULT_BROKER, SECONDS, SERVICE
 from reliable.cli.values import frame_value
@@ -59,6 +59,15 @@ _STDIN: Final = "-"
 @click.option(
     "--args", "arguments", metavar="JSON", help="Call a typed service: a list of arguments, or an object of named ones."
 )
+@click.option(
+    "--dialect",
+    type=click.Choice([dialect.value for dialect in Dialect]),
+    default=Dialect.MDP.value,
+    show_default=True,
+    help="What the other side speaks: mdp is a broker of this library; all others know no calls, only requests.",
+)
+@click.option("--stream", "streamed", is_flag=True, help="Print the parts of a reply as they come, one per line.")
+@click.option("--one-way", is_flag=True, help="Return as soon as a broker holds the call; print nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reply, or the error, as one JSON object.")
 def call(
     service: str,
@@ -68,6 +77,9 @@ def call(
     idempotent: bool | None,
     fail_fast: bool,
     arguments: str | None,
+    dialect: str,
+    streamed: bool,
+    one_way: bool,
     as_json: bool,
 ) -> int:
     """Call SERVICE with BODY and print the reply.
@@ -80,24 +92,53 @@ def call(
       reliable call echo hello
       reliable call digest - --idempotent < photo.jpg
       reliable call add --args '[1, 2]'
+      reliable call count --args '[3]' --stream
+      reliable call any hello --dialect req --broker tcp://127.0.0.1:5570
 
     Exit codes: 0 reply, 3 timeout, 4 no such service, 5 the handler failed, 6 no broker reached, 7 overloaded,
     8 worker or broker lost, 9 too large, 10 refused, 2 wrong usage. The error line says whether the work may have run.
     """
+    if streamed and one_way:
+        raise click.UsageError("--stream and --one-way exclude each other")
+    if one_way and dialect != Dialect.MDP.value:
+        raise click.UsageError(f"the dialect {dialect!r} has no one-way calls")
     typed = None if arguments is None else _parse_arguments(arguments, body)
     exact = body == _STDIN
-    frame = sys.stdin.buffer.read() if exact else body.encode("utf-8", "surrogateescape")
+    frame = b"" if typed is not None else _frame(body)
     started = time.monotonic()
     try:
-        with Client(*brokers, timeout=timeout_s) as client:
+        codec = RAW if typed is None else MSGPACK
+        with Client(*brokers, timeout=timeout_s, dialect=dialect, codec=codec) as client:
             chosen = client.options(idempotent=idempotent, fail_fast=fail_fast)
-            if typed is not None:
-                _print_value(chosen.call(service, *typed[0], **typed[1]), as_json, time.monotonic() - started)
+            args, kwargs = typed or ([frame], {})
+            if one_way:
+                chosen.send(service, *args, **kwargs)
+            elif streamed:
+                _print_parts(chosen.stream(service, *args, **kwargs), as_json, typed is not None)
+            elif typed is not None:
+                _print_value(chosen.call(service, *args, **kwargs), as_json, time.monotonic() - started)
             else:
                 _print_frames(chosen.request(service, frame), as_json, exact, time.monotonic() - started)
     except ReliableError as error:
         return _report(error, as_json)
     return ExitCode.OK
+
+
+def _frame(body: str) -> bytes:
+    return sys.stdin.buffer.read() if body == _STDIN else body.encode("utf-8", "surrogateescape")
+
+
+def _print_parts(parts: Iterable[object], as_json: bool, typed: bool) -> None:
+    for part in parts:
+        if typed:
+            _print_json({"value": part} if as_json else part)
+        else:
+            frames = [part] if isinstance(part, bytes) else list(cast("Frames", part))
+            if as_json:
+                _print_json({"frames": [frame_value(frame) for frame in frames]})
+            else:
+                sys.stdout.buffer.write(b"".join(frames) + b"\n")
+        sys.stdout.flush()
 
 
 def _parse_arguments(text: str, body: str) -> tuple[list[Any], dict[str, Any]]:

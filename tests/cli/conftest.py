@@ -47,6 +47,11 @@ def add(a, b):
     return a + b
 
 
+@worker.service("count")
+def count(n):
+    yield from range(n)
+
+
 @worker.service("name")
 def name(**words):
     return words["service"] + words["self"]

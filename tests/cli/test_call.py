@@ -9,6 +9,7 @@ import pytest
 
 from reliable.status import ExitCode
 from tests.support.commands import only_line, run_command
+from tests.support.plain_servers import plain_server
 
 
 def test_a_text_goes_there_and_back(served_url: str) -> None:
@@ -122,3 +123,39 @@ def test_a_handler_may_name_an_argument_as_the_client_does(served_url: str) -> N
     """``service`` is an ordinary word for an argument."""
     result = run_command("call", "name", "--args", '{"service": "x", "self": "y"}', "--broker", served_url)
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, b'"xy"\n', b"")
+
+
+def test_a_stream_is_printed_part_by_part(served_url: str) -> None:
+    """In a pipe each part is a line, so that the next program can begin at once."""
+    result = run_command("call", "count", "--args", "[3]", "--stream", "--broker", served_url)
+    assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, b"0\n1\n2\n", b"")
+    result = run_command("call", "count", "--args", "[2]", "--stream", "--json", "--broker", served_url)
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [{"value": 0}, {"value": 1}]
+
+
+def test_a_one_way_call_prints_nothing_and_needs_no_worker(served_url: str) -> None:
+    """It is done when a broker holds it."""
+    result = run_command("call", "later", "x", "--one-way", "--broker", served_url)
+    assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, b"", b"")
+
+
+def test_a_dialect_reaches_a_plain_rep_server() -> None:
+    """The quickest way to see whether a server of somebody else answers."""
+    with plain_server("rep") as server:
+        result = run_command("call", "any", "hello", "--dialect", "req", "--broker", server.endpoint)
+    assert (result.returncode, result.stdout) == (ExitCode.OK, b"hello\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--dialect", "req", "--one-way"], "has no one-way calls"),
+        (["--stream", "--one-way"], "exclude each other"),
+        (["--dialect", "mdp/0.3"], "is not one of"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: list[str], complaint: str, served_url: str) -> None:
+    """Before anything is sent."""
+    result = run_command("call", "echo", "x", *options, "--broker", served_url)
+    assert result.returncode == ExitCode.USAGE
+    assert complaint in result.stderr.decode()
