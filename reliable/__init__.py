@@ -69,6 +69,7 @@ from reliable.errors import (
     WorkerFailed,
     WorkerLost,
 )
+from reliable.handling import offer
 from reliable.payload import JSON, MSGPACK, RAW, Codec
 from reliable.request import Request, current_request
 from reliable.sync.calls import ServiceProxy
@@ -143,4 +144,5 @@ __all__ = [
     "WorkerLost",
     "WorkerSnapshot",
     "current_request",
+    "offer",
 ]

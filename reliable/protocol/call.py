@@ -310,7 +310,7 @@ def _answered(call: Call, state: Asked, event: Answered, config: ClientConfig, n
     if rule.retry is Retry.NOT_FINAL:
         return _alive(call, state, config, now), orders
     if rule.retry is Retry.NEVER or answer.outcome is Outcome.EXECUTED:
-        return endings.by_status(call, past, answer, event.body, now), orders
+        return endings.by_status(call, _where_it_is(past, now), answer, event.body, now), orders
     if answer.attempt < past.attempts:
         return state, orders
     if answer.status is Status.UNKNOWN_CALL:
@@ -368,12 +368,24 @@ def _alive(call: Call, state: Asked, config: ClientConfig, now: float) -> Asked:
     # that die of it.
     sent_twice = _safe(call, state.past) or state.past.repeats(state.life)
     failures = state.past.failures if sent_twice else 0
-    phase = Phase.QUEUED if state.past.place in _QUEUED else Phase.RUNNING
-    past = attrs.evolve(state.past.entered(phase, now), failures=failures, misses=0, unsent=0)
+    past = attrs.evolve(_where_it_is(state.past, now), failures=failures, misses=0, unsent=0)
     return attrs.evolve(state, past=past, heard=True, silent_at=now + _patience_s(config))
 
 
-_QUEUED = frozenset({Place.UNSAID, Place.QUEUED, Place.QUEUED_NO_WORKER})
+_PHASES = {
+    Place.QUEUED: Phase.QUEUED,
+    Place.QUEUED_NO_WORKER: Phase.QUEUED,
+    Place.DELIVERED: Phase.RUNNING,
+    Place.RUNNING: Phase.RUNNING,
+    Place.STUCK: Phase.RUNNING,
+    Place.LIMBO: Phase.RUNNING,
+}
+
+
+def _where_it_is(past: Past, now: float) -> Past:
+    """With its time put down to where the broker last said that it is."""
+    phase = _PHASES.get(past.place)
+    return past if phase is None else past.entered(phase, now)
 
 
 def _wrong_life(state: Asked, event: Answered) -> _Step:

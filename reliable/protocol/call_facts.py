@@ -319,10 +319,15 @@ class Past:
         return attrs.evolve(self, story=_told(self.story, (now, what, where)))
 
     def entered(self, phase: Phase, now: float) -> Past:
-        """From now on its time goes into another account."""
+        """From now on its time goes into another account.
+
+        What was silence up to the broker's word was not: it was spent where the broker says that the call is.
+        """
         if phase is self.phase:
             return self
-        return attrs.evolve(self, phase=phase, phase_at=now, spent=self.spent_until(now))
+        told = self.phase is Phase.SILENT and phase is not Phase.UNSENT
+        before = attrs.evolve(self, phase=phase) if told else self
+        return attrs.evolve(self, phase=phase, phase_at=now, spent=before.spent_until(now))
 
     def spent_until(self, now: float) -> tuple[float, float, float, float]:
         """Seconds in each phase up to ``now``, in the order of ``Phase``."""

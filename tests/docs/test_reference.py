@@ -35,3 +35,18 @@ def test_the_status_page_lists_every_exit_code() -> None:
     """Scripts branch on these numbers."""
     rows = {row[1]: int(row[0]) for row in _rows("statuses.md", 3) if row[0].isdigit()}
     assert rows == {code.name: int(code) for code in ExitCode}
+
+
+def test_the_rooms_that_the_architecture_page_names_are_there() -> None:
+    """It is the map for newcomers; a module that has moved sends them astray."""
+    text = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    root = DOCS.parent
+    homes = [root, root / "reliable", root / "brokers", root / "reliable" / "engine"]
+    named = set(re.findall(r"`([\w/*]+(?:\.py|/))`", text))
+    assert len(named) > 25
+    for name in named:
+        assert any(any(home.glob(name)) for home in homes), name
+    parts = text.partition("### Shell parts")[2].partition("### The brokers")[0]
+    told = {module for pattern in re.findall(r"`([\w*]+\.py)`", parts) for module in (root / "reliable").glob(pattern)}
+    below = {"__init__", "__main__", "errors", "status", "config", "types"}
+    assert {module for module in (root / "reliable").glob("*.py") if module.stem not in below} == told

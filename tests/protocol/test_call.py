@@ -20,6 +20,7 @@ from reliable.errors import (
     RequestAbandoned,
     RequestError,
     ServiceNotFound,
+    Spent,
     WorkerLost,
 )
 from reliable.protocol.call import may_submit, step
@@ -711,3 +712,13 @@ def test_no_broker_at_all_ends_a_call_that_may_have_run_as_unknown() -> None:
     """ "Unreachable" would claim that nothing was sent."""
     state, _ = go(SAFE, asked(SAFE), Lost(1, "cut"), NoBroker("a: 501"))
     assert isinstance(error_of(state), BrokerLost) and error_of(state).outcome is Outcome.UNKNOWN
+
+
+def test_time_is_put_down_to_where_the_broker_says_that_the_call_is() -> None:
+    """Silence is what nobody has said anything about."""
+    state, _ = step(ONCE, Waiting(Past(phase_at=10.0), 10.0), GRANT, CONFIG, 11.0)
+    state, _ = step(ONCE, state, said(Status.ACCEPTED, place=Place.QUEUED), CONFIG, 13.0)
+    assert state.past.spent_until(13.0) == (1.0, 2.0, 0.0, 0.0)
+    state, _ = step(ONCE, state, said(Status.STARTED, place=Place.RUNNING), CONFIG, 16.0)
+    state, _ = step(ONCE, state, said(Status.EXPIRED, outcome=Outcome.UNKNOWN, place=Place.RUNNING), CONFIG, 20.0)
+    assert error_of(state).spent == Spent(unsent_s=1.0, queued_s=5.0, running_s=4.0, silent_s=0.0)
