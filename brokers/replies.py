@@ -95,8 +95,9 @@ class ReplyDesk:
                 status = _NO_REPLY.get(report.detail, Status.HANDLER_ERROR)
                 if status is not Status.HANDLER_ERROR:
                     body = body[1:] or answers.NO_BODY
-                if not (report.executed or hand_over.started):
-                    call.unproven -= 1
+                if not report.executed:
+                    # One that says so after it said "started" has proven nothing, but it claims no run either.
+                    call.unproven -= not hand_over.started
                     outcome = call.proven_outcome()
             if hand_over.current:
                 self._end(call, hand_over, status, outcome, body)

@@ -137,6 +137,26 @@ class Services:
             raise
         return [f"{name}.{attribute}" for attribute, _ in methods]
 
+    def set_defaults(self, *, executor: ExecutorName | None = None, timeout: float | None = None) -> None:
+        """Options for those services that were registered without them.
+
+        Raises:
+            ValueError: A value that no service takes.
+            TypeError: A handler that this executor cannot run; then nothing has changed.
+        """
+        given = ServiceOptions(executor=executor, timeout=timeout)
+        changed = {}
+        for service, handler in self._handlers.items():
+            own = handler.options
+            options = attrs.evolve(
+                own,
+                executor=given.executor if own.executor is None else own.executor,
+                timeout=given.timeout if own.timeout is None else own.timeout,
+            )
+            runs_in = _executor(service.decode(), handler.function, options.executor)
+            changed[service] = attrs.evolve(handler, options=options, executor=runs_in)
+        self._handlers = changed
+
     def __len__(self) -> int:
         return len(self._handlers)
 
@@ -336,6 +356,20 @@ class WorkerSettings:
     def concurrency(self, concurrency: int) -> None:
         self._setup.config = attrs.evolve(self._setup.config, concurrency=concurrency)
 
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that running handlers get when the worker is asked to stop; changes count at the next ``stop``."""
+        return self._setup.config.drain_timeout_s
+
+    @drain_timeout.setter
+    def drain_timeout(self, seconds: float) -> None:
+        self._setup.config = attrs.evolve(self._setup.config, drain_timeout_s=seconds)
+
+    def _drain_s(self, timeout: float | None) -> float:
+        if timeout is not None and not 0 <= timeout < math.inf:
+            raise ValueError(f"a drain takes zero or more seconds, not {timeout!r}")
+        return self.drain_timeout if timeout is None else timeout
+
     def service(
         self,
         name: str,
@@ -410,6 +444,19 @@ class WorkerSettings:
             idempotent=idempotent, raw=raw, timeout=timeout, concurrency=concurrency, executor=executor
         )
         return self._setup.services.add_object(name, obj, given)
+
+    def set_defaults(self, *, executor: ExecutorName | None = None, timeout: float | None = None) -> None:
+        """Options for those services that were registered without them; counts at the next ``run``.
+
+        Args:
+            executor: As for ``service``; None leaves what there is.
+            timeout: The same.
+
+        Raises:
+            ValueError: A value that no service takes.
+            TypeError: A handler that this executor cannot run; then nothing has changed.
+        """
+        self._setup.services.set_defaults(executor=executor, timeout=timeout)
 
     @property
     def services(self) -> list[str]:

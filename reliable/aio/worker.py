@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
-import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -26,6 +27,8 @@ __all__ = ["AsyncWorker"]
 _TASKS_END_S: Final = 1.0
 _PROCESSES_END_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.005
+_CLOSE_S_MAX: Final = 5.0
+"""What threads, tasks and processes get at the end, all together, and some more."""
 
 
 class _Run:
@@ -40,6 +43,8 @@ class _Run:
         self._executors = Executors(setup, self.post_from_anywhere, self.engine.counters, loop)
         self.over: asyncio.Future[WorkerStopped | None] = loop.create_future()
         """Ends with what the engine said, with None if the worker shall end at once, or with the engine's failure."""
+        self.left: concurrent.futures.Future[int | None] = concurrent.futures.Future()
+        """Once everything is given back: handlers that were still running, or None if the loop failed."""
 
         def make_links(wait: LoopWait) -> LinkTable:
             config = setup.config
@@ -130,11 +135,13 @@ class AsyncWorker(WorkerSettings):
     ) -> None:
         super().__init__(WorkerSetup(brokers, concurrency, config, codec, observer))
         self._run: _Run | None = None
+        self._ending: _Run | None = None
+        """The same, until it has given everything back."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = asyncio.Event()
-        self._stop_timeout: float | None = None
-        """Seconds to drain, once somebody asked to stop."""
-        self._draining = False
+        self._stopping = False
+        self._asked: deque[float] = deque()
+        """Seconds to drain, of each wish to stop that the engine has not heard of."""
 
     async def run(self) -> int:
         """Register with the brokers and work until stopped, by ``stop``, SIGTERM or SIGINT.
@@ -151,8 +158,9 @@ class AsyncWorker(WorkerSettings):
         """
         if self._run is not None:
             raise RuntimeError("the worker is running already")
-        run = self._run = _Run(self._setup, self._tell_ready)
+        run = self._run = self._ending = _Run(self._setup, self._tell_ready)
         self._loop = asyncio.get_running_loop()
+        unfinished: int | None = None
         try:
             with self._signals(self._loop):
                 run.start()
@@ -162,14 +170,19 @@ class AsyncWorker(WorkerSettings):
         finally:
             self._run = self._loop = None
             self._ready.clear()
-            self._stop_timeout, self._draining = None, False
-            await run.close()
+            self._stopping = False
+            self._asked.clear()
+            try:
+                await run.close()
+            finally:
+                if self._ending is run:
+                    self._ending = None
+                run.left.set_result(unfinished)
         return unfinished
 
     def _drain_if_asked(self) -> None:
-        if self._run is not None and self._stop_timeout is not None and not self._draining:
-            self._draining = True
-            self._run.post(Drain(time.monotonic() + self._stop_timeout))
+        while self._run is not None and self._asked:
+            self._run.post(Drain(time.monotonic() + self._asked.popleft()))
 
     def _tell_ready(self) -> None:
         if self._run is not None and self._run.engine.registered > 0:
@@ -180,16 +193,47 @@ class AsyncWorker(WorkerSettings):
     def stop(self, timeout: float | None = None) -> None:
         """Ask ``run`` to end: take nothing new, finish what runs, say goodbye. From any thread; returns at once.
 
+        Asked more than once, the earliest end counts. A worker that does not run yet ends as soon as it does.
+
         Args:
-            timeout: Seconds that running handlers get; None is ``config.drain_timeout_s``, 10 s.
+            timeout: Seconds that running handlers get; None is ``drain_timeout``, 10 s.
+
+        Raises:
+            ValueError: Not a number of seconds.
         """
-        if timeout is not None and not 0 <= timeout < math.inf:
-            raise ValueError(f"a drain takes zero or more seconds, not {timeout!r}")
-        self._stop_timeout = self._setup.config.drain_timeout_s if timeout is None else timeout
+        self._asked.append(self._drain_s(timeout))
+        self._stopping = True
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._drain_if_asked)
+
+    async def drain(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as in Worker
+        """Ask ``run`` to end, as ``stop`` does, and wait until it has. In any loop; a thread has ``stop``.
+
+        A handler that awaits it waits for itself, until the drain's end.
+
+        Args:
+            timeout: Seconds that running handlers get; None is ``drain_timeout``, 10 s.
+
+        Returns:
+            Whether every handler was done by then. Also False if ``run`` failed, was cancelled, or hangs.
+
+        Raises:
+            ValueError: Not a number of seconds.
+        """
+        seconds = self._drain_s(timeout)
+        run = self._ending
+        if run is None or run is self._run:
+            self.stop(timeout)
+        if run is None:
+            return True
+        # Shielded: others may wait for the same end.
+        ended = asyncio.shield(asyncio.wrap_future(run.left))
+        try:
+            return await asyncio.wait_for(ended, seconds + _CLOSE_S_MAX) == 0
+        except TimeoutError:
+            return False
 
     async def wait_ready(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as in Worker
         """Wait until the worker is registered with at least one broker.
@@ -238,7 +282,7 @@ class AsyncWorker(WorkerSettings):
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _on_signal(self) -> None:
-        if self._stop_timeout is None:
+        if not self._stopping:
             self.stop()
         elif self._run is not None:
             self._run.end_now()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -26,6 +25,8 @@ from reliable.types import Observer
 __all__ = ["Worker"]
 
 _WAIT_S_MAX: Final = 1.0
+_CLOSE_S_MAX: Final = 5.0
+"""What threads, tasks and processes get at the end, all together, and some more."""
 
 
 class _Run:
@@ -47,6 +48,11 @@ class _Run:
         )
         self._inbox: deque[WorkerEvent] = deque()
         self.stopped: WorkerStopped | None = None
+        self.thread = threading.get_ident()
+        self.over = threading.Event()
+        """It has given everything back."""
+        self.left: int | None = None
+        """Handlers that were still running at the end; None before that, and if the loop failed."""
 
     def start(self) -> None:
         self.engine.start(time.monotonic())
@@ -118,10 +124,12 @@ class Worker(WorkerSettings):
     ) -> None:
         super().__init__(WorkerSetup(brokers, concurrency, config, codec, observer))
         self._run: _Run | None = None
+        self._ending: _Run | None = None
+        """The same, until it has given everything back."""
         self._ready = threading.Event()
-        self._stop_timeout: float | None = None
-        """Seconds to drain, once somebody asked to stop."""
-        self._draining = False
+        self._stopping = False
+        self._asked: deque[float] = deque()
+        """Seconds to drain, of each wish to stop that the engine has not heard of."""
         self._now = False
 
     def run(self) -> int:
@@ -138,7 +146,7 @@ class Worker(WorkerSettings):
         """
         if self._run is not None:
             raise RuntimeError("the worker is running already")
-        run = self._run = _Run(self._setup)
+        run = self._run = self._ending = _Run(self._setup)
         try:
             with self._signals():
                 run.start()
@@ -146,17 +154,23 @@ class Worker(WorkerSettings):
                     self._drain_if_asked(run)
                     run.turn()
                     self._tell_ready(run)
+            left = run.left = run.stopped.unfinished if run.stopped is not None else run.unfinished
         finally:
             self._run = None
             self._ready.clear()
-            self._stop_timeout, self._draining, self._now = None, False, False
-            run.close()
-        return run.stopped.unfinished if run.stopped is not None else run.unfinished
+            self._stopping, self._now = False, False
+            self._asked.clear()
+            try:
+                run.close()
+            finally:
+                if self._ending is run:
+                    self._ending = None
+                run.over.set()
+        return left
 
     def _drain_if_asked(self, run: _Run) -> None:
-        if self._stop_timeout is not None and not self._draining:
-            self._draining = True
-            run.post(Drain(time.monotonic() + self._stop_timeout))
+        while self._asked:
+            run.post(Drain(time.monotonic() + self._asked.popleft()))
 
     def _tell_ready(self, run: _Run) -> None:
         if (run.engine.registered > 0) is not self._ready.is_set():
@@ -168,15 +182,42 @@ class Worker(WorkerSettings):
     def stop(self, timeout: float | None = None) -> None:
         """Ask ``run`` to end: take nothing new, finish what runs, say goodbye. From any thread; returns at once.
 
+        Asked more than once, the earliest end counts. A worker that does not run yet ends as soon as it does.
+
         Args:
-            timeout: Seconds that running handlers get; None is ``config.drain_timeout_s``, 10 s.
+            timeout: Seconds that running handlers get; None is ``drain_timeout``, 10 s.
+
+        Raises:
+            ValueError: Not a number of seconds.
         """
-        if timeout is not None and not 0 <= timeout < math.inf:
-            raise ValueError(f"a drain takes zero or more seconds, not {timeout!r}")
-        self._stop_timeout = self._setup.config.drain_timeout_s if timeout is None else timeout
+        self._asked.append(self._drain_s(timeout))
+        self._stopping = True
         run = self._run
         if run is not None:
             run.wake()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Ask ``run`` to end, as ``stop`` does, and wait until it has. From any thread but the one that runs it.
+
+        A handler that calls it waits for itself, until the drain's end.
+
+        Args:
+            timeout: Seconds that running handlers get; None is ``drain_timeout``, 10 s.
+
+        Returns:
+            Whether every handler was done by then. Also False if ``run`` failed, or hangs.
+
+        Raises:
+            ValueError: Not a number of seconds.
+            RuntimeError: Called in the worker's own loop (by an observer, or a handler that runs inline).
+        """
+        seconds = self._drain_s(timeout)
+        run = self._ending
+        if run is not None and run.thread == threading.get_ident():
+            raise RuntimeError("the worker's own loop cannot wait for its end: call stop there")
+        if run is None or run is self._run:
+            self.stop(timeout)
+        return run is None or (run.over.wait(seconds + _CLOSE_S_MAX) and run.left == 0)
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until the worker is registered with at least one broker.
@@ -220,7 +261,7 @@ class Worker(WorkerSettings):
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Only sets flags: it runs between any two instructions of the main thread."""
-        if self._stop_timeout is None:
+        if not self._stopping:
             self.stop()
         else:
             self._now = True

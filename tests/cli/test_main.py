@@ -74,7 +74,7 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
         (["worker", "math:pi"], "neither a worker nor a function"),
         (["worker", "reliable.cli.demo_service:worker", "--raw"], "this is a worker"),
         (["worker", "math:sqrt", "--service", "mmi.x"], "cannot be served"),
-        (["worker", "ast:walk"], "cannot be served"),
+        (["worker", "ast:walk", "--executor", "inline"], "cannot be served"),
         (["worker", "reliable:Worker"], "neither a worker nor a function"),
         (["status", "--broker", "x"], "is not an address"),
         (["status", "--watch", "x"], "not a number"),

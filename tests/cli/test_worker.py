@@ -72,3 +72,21 @@ def test_an_unknown_module_is_code_2(tmp_path: Path) -> None:
     result = run_command("worker", "nowhere:x", cwd=tmp_path)
     assert result.returncode == ExitCode.USAGE
     assert "no module 'nowhere'" in only_line(result.stderr)
+
+
+def test_an_object_and_the_options_for_its_methods(broker_url: str, tmp_path: Path) -> None:
+    """The way from a class that is there already to services, with a limit on each run, without a line of code."""
+    (tmp_path / "cli_objects.py").write_text(
+        "import time\nclass Shop:\n    def price(self, article): return len(article)\n"
+        "    def nap(self): time.sleep(20)\nshop = Shop()\n"
+    )
+    options = ["--object-name", "kiosk", "--handler-timeout", "0.3", "--drain-timeout", "0.2", "--concurrency", "2"]
+    with running("worker", "cli_objects:shop", "--broker", broker_url, *options, cwd=tmp_path) as worker:
+        assert worker.line() == f"reliable worker: ready at {broker_url} for kiosk.nap kiosk.price"
+        called = run_command("call", "kiosk.price", "--args", '["lamp"]', "--broker", broker_url)
+        assert (called.returncode, called.stdout) == (ExitCode.OK, b"4\n")
+        late = run_command("call", "kiosk.nap", "--args", "[]", "--broker", broker_url)
+        assert late.returncode == ExitCode.HANDLER_ERROR
+        assert "HandlerTimeout" in only_line(late.stderr)
+        assert worker.stop() == ExitCode.TIMEOUT
+        assert "1 handlers were still running" in only_line(worker.errors().encode())
