@@ -40,7 +40,13 @@ _BATCH_S_MAX: Final = 0.005
 _EVIDENCE_MESSAGES_MAX: Final = 5_000
 """Read at most, before a peer that cannot be reached counts as gone: what it sent before its end may be among them."""
 _STALL_MESSAGES_MAX: Final = 100_000
+_STALL_READ_S_MAX: Final = 0.2
+"""For reading what came during a stall. ZeroMQ takes one message from each peer in turn, so that everybody is heard
+long before that; without an end a broker under load would read for ever, answer nothing, and stall by that."""
 _LOOKS_MAX: Final = 20
+_BACKLOG: Final = 4_096
+"""Connections that wait to be accepted; the system may allow fewer. With libzmq's 100, of a thousand workers that come
+at once many are dropped and try again a second later."""
 _FRAME_BYTES_EXTRA: Final = 64 * 1024
 """What the frames around a body may have; the engine judges the body itself and can say so, libzmq just hangs up."""
 
@@ -123,7 +129,7 @@ class MajordomoBroker:
         self.bind()
         assert self._socket is not None and self._endings is not None and self._engine is not None
         try:
-            loop = _Loop(self._socket, self._endings, self._engine, self._waker, self.config.heartbeat.interval_s)
+            loop = _Loop(self._socket, self._endings, self._engine, self._waker, self.config)
             loop.run(self._is_stopping)
         finally:
             # Bound sockets send what they hold before they close, but not for long to peers that do not read.
@@ -186,6 +192,7 @@ def bind_router(socket: zmq.Socket[bytes], address: str) -> str:
         raise OSError(errno.EADDRINUSE, f"{address}: the address is in use")
     if "[" in address or address.startswith("tcp://*"):
         socket.setsockopt(zmq.IPV6, 1 if "[" in address else 0)
+    socket.setsockopt(zmq.BACKLOG, _BACKLOG)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
@@ -211,13 +218,15 @@ class _Loop:
         endings: zmq.Socket[bytes],
         engine: MajordomoEngine,
         waker: Waker,
-        interval_s: float,
+        config: BrokerConfig,
     ) -> None:
         self._socket = socket
         self._endings = endings
         self._engine = engine
         self._waker = waker
-        self._interval_s = interval_s
+        self._interval_s = config.heartbeat.interval_s
+        self._stall_s = min(self._interval_s, config.limbo_s / 2)
+        """What we are late by before anybody is judged otherwise for it: less than any time that a peer is given."""
         self._empty = True
         """Whether the socket was read empty after it was last touched; only then is it right to wait."""
         self._woke = time.monotonic()
@@ -241,7 +250,7 @@ class _Loop:
         self._flush()
 
     def _wait(self, selector: selectors.BaseSelector) -> None:
-        """Wait until something arrives or is due. What takes longer than an interval beyond that was our own stall."""
+        """Wait until something arrives or is due. What takes much longer than that was our own stall."""
         now = time.monotonic()
         late_s = now - self._woke
         if self._empty:
@@ -254,7 +263,7 @@ class _Loop:
             late_s = max(late_s, self._woke - now - wait_s)
         else:
             self._woke = now
-        if late_s > self._interval_s:
+        if late_s > self._stall_s:
             self._make_good(late_s)
 
     def _read_endings(self) -> None:
@@ -266,10 +275,13 @@ class _Loop:
             self._engine.connection_ended(time.monotonic())
 
     def _make_good(self, late_s: float) -> None:
-        """Nobody was silent while we did not listen: read everything, then let deadlines of liveness slip."""
-        self._read(_STALL_MESSAGES_MAX, float("inf"))
-        _log.warning("late by %.1f s: that delay is mine, no peer is judged by it", late_s)
-        self._engine.stalled(late_s, time.monotonic())
+        """Nobody was silent while we did not listen: hear everybody, then let deadlines of liveness slip."""
+        began = time.monotonic()
+        self._read(_STALL_MESSAGES_MAX, began + _STALL_READ_S_MAX)
+        level = logging.WARNING if late_s > self._interval_s else logging.INFO
+        _log.log(level, "late by %.1f s: that delay is mine, no peer is judged by it", late_s)
+        self._woke = time.monotonic()
+        self._engine.stalled(late_s + self._woke - began, self._woke)
 
     def _read_batch(self) -> None:
         self._read(_BATCH_MESSAGES_MAX, time.monotonic() + _BATCH_S_MAX)

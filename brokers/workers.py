@@ -248,10 +248,12 @@ class WorkerDesk:
             worker.reshelve()
 
     def stalled(self, gap_s: float) -> None:
-        """We stood still: nobody's silence meanwhile counts."""
-        now = self._state.now
-        for worker in self._state.workers.values():
-            worker.last_heard = min(now, worker.last_heard + gap_s)
+        """We stood still: nobody's silence meanwhile counts, and who is to come back has its time from now on."""
+        state = self._state
+        for worker in state.workers.values():
+            worker.last_heard = min(state.now, worker.last_heard + gap_s)
+        for hand_over in state.limbo.values():
+            state.wheel.set(hand_over, state.now + state.config.limbo_s)
 
     # --- going ---
 

@@ -490,6 +490,7 @@ class Desk:
         link = state.link if isinstance(state, Registered) else None
         if handover.torn or (handover.parts_link is not None and handover.parts_link != link):
             result = reports.STREAM_BROKEN
+        handover.replied = not isinstance(result, JobError)
         frames = reports.final(handover.token, result)
         if not self._fits(handover, frames):
             self._counters.replies_too_large += 1
@@ -573,6 +574,9 @@ class Desk:
         peer.resend_at = math.inf
         for handover in list(peer.handovers.values()):
             if handover.report is not None:
+                if handover.replied and handover.parts_link not in (None, registration.current_link(peer.state)):
+                    # Parts that were said on the older link may not have arrived.
+                    handover.report = reports.final(handover.token, reports.STREAM_BROKEN)
                 self._send_final(handover, handover.report, now)
             elif handover.job is not None and handover.job.told_started:
                 self._tell_started(handover, now)

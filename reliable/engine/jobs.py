@@ -68,6 +68,8 @@ class Handover:
     """The link that parts of the reply were sent on."""
     torn: bool = False
     """A part did not get through, so the reply can no longer be given whole."""
+    replied: bool = False
+    """It was answered with what the handler returned, which after parts is the last of them."""
     report: Frames | None = None
     """The final report, while it could not be sent."""
     doubtful: bool = False

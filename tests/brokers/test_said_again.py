@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brokers import workers
+from brokers.config import BrokerConfig
 from reliable.status import Status
 from reliable.wire.extension import GiveBackReason, ReportKind
 from tests.support.broker_bench import LIFE, OTHER_LIFE, Bench, OurClient, OurWorker
@@ -89,3 +90,22 @@ def test_what_a_worker_may_say_again_is_bounded(monkeypatch: pytest.MonkeyPatch)
     assert worker.disconnects() == 0
     worker.result(tokens[2])
     assert worker.disconnects() == 1
+
+
+def test_a_worker_that_holds_as_much_as_it_may_can_still_say_a_reply_again() -> None:
+    """The bound on what it may hold is none on what it has done."""
+    bench = Bench(BrokerConfig(credit_max=1))
+    client, worker = OurClient(bench), OurWorker(bench, b"old").ready()
+    tokens = []
+    for number in range(2):
+        client.submit(flags=NO)
+        tokens.append(worker.job().token)
+        if number == 0:
+            worker.result(tokens[0], b"first")
+            assert final(client).body == [b"first"]
+    bench.notice_death(worker)
+    again = worker.successor(b"new").ready(tokens=tokens[::-1], last_life=LIFE)
+    again.result(tokens[0], b"again")
+    assert again.disconnects() == 0 and bench.count("repeated_reports") == 1
+    again.result(tokens[1], b"second")
+    assert final(client).body == [b"second"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.fleet import Fleet, fleet_in
 from tests.support.loopback import ShellKind, Stage
 
 
@@ -23,3 +25,10 @@ def shell(request: pytest.FixtureRequest, stage: Stage) -> Iterator[ShellKind]:
     made = ShellKind(request.param)
     yield made
     made.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, stage: Stage) -> Iterator[Fleet]:
+    """Worker processes; gone before the brokers are."""
+    with fleet_in(tmp_path) as made:
+        yield made

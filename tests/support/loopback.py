@@ -62,8 +62,10 @@ def eventually(condition: Callable[[], bool], what: str, timeout: float = _BOUND
 class BrokerThread:
     """A broker in a thread of this process."""
 
-    def __init__(self, endpoint: str, config: BrokerConfig = QUICK_BROKER) -> None:
-        self.broker = MajordomoBroker([endpoint], config, QUICK_TRANSPORT)
+    def __init__(
+        self, endpoint: str, config: BrokerConfig = QUICK_BROKER, transport: TransportConfig = QUICK_TRANSPORT
+    ) -> None:
+        self.broker = MajordomoBroker([endpoint], config, transport)
         self.broker.bind()
         self.endpoint = self.broker.endpoints[0]
         self.error: BaseException | None = None
@@ -255,9 +257,14 @@ class Stage:
     def __init__(self) -> None:
         self._brokers: list[BrokerThread] = []
 
-    def broker(self, endpoint: str | None = None, config: BrokerConfig = QUICK_BROKER) -> BrokerThread:
+    def broker(
+        self,
+        endpoint: str | None = None,
+        config: BrokerConfig = QUICK_BROKER,
+        transport: TransportConfig = QUICK_TRANSPORT,
+    ) -> BrokerThread:
         """A broker that serves."""
-        made = BrokerThread(endpoint or free_endpoint(), config)
+        made = BrokerThread(endpoint or free_endpoint(), config, transport)
         self._brokers.append(made)
         return made
 
