@@ -12,13 +12,14 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test format format-check lint types docs wheel toxiproxy unit lock clean
+.PHONY: help install demo test format format-check lint types docs wheel toxiproxy unit soak lock clean
 
 help:
 	@echo "make demo       brokers, workers and a client while their processes are killed"
 	@echo "make test       all checks and tests, as CI runs them"
 	@echo "make format     format the sources"
 	@echo "make lint types docs wheel unit   one part of make test"
+	@echo "make soak       random worlds of the simulator, until it is stopped; goes on where it was"
 	@echo "make lock       renew requirements.lock"
 	@echo "make clean      remove all that the other targets made"
 
@@ -57,6 +58,9 @@ toxiproxy: $(STAMP)
 
 unit: $(STAMP)
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+soak: $(STAMP)
+	$(PYTHON) scripts/soak_simulation.py --theme all --jobs 2
 
 lock:
 	scripts/lock

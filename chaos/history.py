@@ -14,7 +14,7 @@ import attrs
 
 from reliable.errors import Outcome
 
-__all__ = ["Call", "End", "Ending", "Execution", "History"]
+__all__ = ["Call", "Dismissal", "End", "Ending", "Execution", "History", "Pause", "Wait"]
 
 
 class End(enum.Enum):
@@ -61,6 +61,10 @@ class Call:
     one_way: bool = False
     hedged: bool = False
     """It may have been sent as two calls beside each other, each of which may run once at a time."""
+    parts: list[tuple[bytes, ...]] = attrs.field(factory=list)
+    """Of a streamed reply, as its caller got them: key, the word "part", who ran it, number from 0."""
+    answers: int = 0
+    """Final answers that reached its client; not counted where nobody looks."""
 
     @property
     def ending(self) -> Ending | None:
@@ -80,6 +84,38 @@ class Execution:
     """None: it was killed in the middle, or still runs."""
     ended_s: float | None = None
     """When the run left its slot, finished or killed."""
+    told_s: float | None = None
+    """When its worker told the handler that nobody waits any more."""
+    plain: bool = False
+    """At a worker that knows nothing of deadlines and cancels."""
+
+
+@attrs.frozen
+class Pause:
+    """A time in which a process stood still: it can do nothing in time then, and is not blamed for that."""
+
+    from_s: float
+    to_s: float
+
+
+@attrs.frozen
+class Wait:
+    """How long a process let pass before it connected anew."""
+
+    process: str
+    seconds: float
+
+
+@attrs.frozen
+class Dismissal:
+    """A broker told a peer to go (DISCONNECT of MDP)."""
+
+    broker: str
+    """Process and incarnation."""
+    peer: str
+    at_s: float
+    ours: bool
+    """The peer was a worker of ours, connected, and the broker was not about to stop."""
 
 
 @attrs.define
@@ -94,6 +130,16 @@ class History:
     """Services declared as not idempotent by their workers."""
     declared: set[str] = attrs.field(factory=set)
     """Services declared as idempotent by their workers."""
+    pauses: dict[str, list[Pause]] = attrs.field(factory=dict)
+    """By the name of the process."""
+    waits: list[Wait] = attrs.field(factory=list)
+    dismissals: list[Dismissal] = attrs.field(factory=list)
+    calm: bool = False
+    """Nothing was broken on purpose, so that more can be demanded."""
+    start_bound_s: float | None = None
+    """No call may wait for longer than this beside a worker that has nothing to do; None: not demanded."""
+    returns_first: bool = False
+    """What came back from a lost worker must be run before what came later; there is one queue."""
 
     def runs_of(self, key: bytes) -> list[Execution]:
         """All executions of one call, in order of their start."""

@@ -1,4 +1,4 @@
-"""``python -m chaos.sim SEED [SEED] [--verbose] [--hash]``: run the random worlds of a seed, or of a range of seeds."""
+"""``python -m chaos.sim SEED [SEED] [--theme T] [--verbose] [--hash]``: the random worlds of a seed, or of many."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from chaos.sim.random_world import Report, run_world
+from chaos.sim.themes import ANYTHING, THEMES
 
 __all__ = ["main"]
 
@@ -16,12 +17,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.sim", description=__doc__)
     parser.add_argument("seed", type=int, help="the seed of a world")
     parser.add_argument("last", type=int, nargs="?", help="run every seed up to this one")
+    parser.add_argument("--theme", choices=list(THEMES), default=ANYTHING.name, help="what worlds are drawn from")
     parser.add_argument("--verbose", action="store_true", help="print the trace, every message in words")
     parser.add_argument("--hash", action="store_true", help="print nothing but the hash of each trace")
     chosen = parser.parse_args(arguments)
     failed = 0
     for seed in range(chosen.seed, (chosen.seed if chosen.last is None else chosen.last) + 1):
-        report = run_world(seed, verbose=chosen.verbose)
+        report = run_world(seed, verbose=chosen.verbose, theme=THEMES[chosen.theme])
         failed += bool(report.problems)
         _print(report, verbose=chosen.verbose, only_hash=chosen.hash)
     return 1 if failed else 0
@@ -35,10 +37,7 @@ def _print(report: Report, *, verbose: bool, only_hash: bool) -> None:
         print(*report.trace, sep="\n")
     if verbose or report.problems:
         print(*report.faults, sep="\n")
-    print(
-        f"seed {report.seed}: {len(report.problems)} problems, {report.calls} calls ({report.ok} ok, "
-        f"{report.unknown} unknown), {report.executions} executions, {report.simulated_s:.1f} s, {report.trace_hash}"
-    )
+    print(report.in_one_line())
     print(*[f"  {problem}" for problem in report.problems], sep="\n", end="\n" if report.problems else "")
 
 

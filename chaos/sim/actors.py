@@ -6,22 +6,25 @@ when to wake up next.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import attrs
 
 from brokers.config import BrokerConfig
 from brokers.majordomo import MajordomoEngine
-from chaos.history import Call, End, Ending, Execution
+from chaos.history import Call, Dismissal, End, Ending, Execution, Wait
 from chaos.sim.describe import describe_from_broker, describe_to_broker
 from chaos.sim.network import SendResult, ServerSocket
 from chaos.sim.process import Actor, LinkActor, Surroundings, WorldError, fingerprint
 from reliable.config import ClientConfig, HedgePolicy, WorkerConfig
 from reliable.engine.client import ClientEngine
 from reliable.engine.worker import WorkerEngine
-from reliable.errors import Outcome, RequestError
+from reliable.errors import Outcome, RemoteProtocolError, RequestError
 from reliable.protocol.events import (
+    AbandonAll,
     CallFinished,
     CallProgress,
     CancelCall,
@@ -31,16 +34,23 @@ from reliable.protocol.events import (
     Drain,
     JobError,
     JobFinished,
+    JobPartial,
+    OpenLink,
+    Received,
     StartJob,
     Submit,
     WorkerEffect,
     WorkerEvent,
     WorkerStopped,
 )
+from reliable.status import STATUS_TABLE, Retry
 from reliable.types import Frames
-from reliable.wire.extension import ServiceOffer
+from reliable.wire.extension import AnswerFrame, ServiceOffer
+from reliable.wire.mdp import Version, WorkerDisconnect, decode_at_client
 
 __all__ = ["BrokerActor", "ClientActor", "Handler", "Job", "Run", "WorkerActor"]
+
+_GOODBYES: Final = [WorkerDisconnect(version).encode() for version in Version]
 
 
 @attrs.frozen
@@ -60,6 +70,8 @@ class Run:
     duration_s: float | None
     result: Frames | JobError | None = None
     """None: the reply that belongs to the call."""
+    parts: int = 0
+    """Given out one by one before the reply, which then says how many there were."""
 
 
 Handler = Callable[[Job], Run]
@@ -81,7 +93,7 @@ class BrokerActor(Actor):
             return
         self.alive = True
         self.incarnation += 1
-        now = self.around.agenda.clock()
+        now = self.now()
         life = self.around.ids(8)
         self.engine = MajordomoEngine(self._config, life=life, now=now)
         self._socket = self.around.network.bind(self, self.address, self.wake)
@@ -98,7 +110,8 @@ class BrokerActor(Actor):
     def stop(self) -> None:
         """SIGTERM: say goodbye, then end."""
         if self.running and self.engine is not None and self._socket is not None:
-            now = self.around.agenda.clock()
+            now = self.now()
+            self.leaving = True
             self._read(self.engine, self._socket, now)
             self.engine.stop(now)
             self._flush(self.engine, self._socket, now)
@@ -110,8 +123,11 @@ class BrokerActor(Actor):
         engine, socket = self.engine, self._socket
         if not self.running or engine is None or socket is None:
             return
-        now = self.around.agenda.clock()
+        now = self.now()
         self._read(engine, socket, now)
+        if socket.ended_unread:
+            socket.ended_unread = 0
+            engine.connection_ended(now)
         if self.stood_still_s is not None:
             engine.stalled(now - self.stood_still_s, now)
             self.stood_still_s = None
@@ -136,10 +152,33 @@ class BrokerActor(Actor):
                 self._read(engine, socket, now)
                 sent = socket.send(message)
             self.note(f"> {message[0].hex()} {fingerprint(message)} {sent.value}")
+            if message[1:] in _GOODBYES and sent is SendResult.SENT:
+                self._dismissed(socket, message[0])
             if self.around.trace.verbose:
                 self.around.trace.remark(describe_from_broker(message[1:]))
             if sent is not SendResult.SENT:
                 engine.unsent(message, sent is SendResult.UNREACHABLE, now)
+
+    def _dismissed(self, socket: ServerSocket, peer: bytes) -> None:
+        connection = socket.peers[peer]
+        owner = connection.owner
+        ours = isinstance(owner, WorkerActor) and not self.leaving and not connection.over_at_client
+        told = Dismissal(self.process_name, f"{connection!r} as {peer.hex()}", self.around.agenda.clock(), ours)
+        self.around.history.dismissals.append(told)
+
+    @property
+    def process_name(self) -> str:
+        """Name and incarnation."""
+        return f"{self.name}#{self.incarnation}"
+
+    @property
+    def unread(self) -> int:
+        """Messages that arrived and that no turn has taken in."""
+        return len(self._socket.inbox) if self._socket is not None else 0
+
+    def knows(self, peer: bytes) -> bool:
+        """Whether there is a connection behind a routing id."""
+        return self._socket is not None and peer in self._socket.peers
 
 
 class WorkerActor(LinkActor):
@@ -180,7 +219,7 @@ class WorkerActor(LinkActor):
             instance=self.around.ids(16),
             jitter=self.around.jitter,
         )
-        self.engine.start(self.around.agenda.clock())
+        self.engine.start(self.now())
         self.wake()
 
     @property
@@ -199,7 +238,7 @@ class WorkerActor(LinkActor):
         if self.alive:
             self.note("drains")
             self.leaving = True
-            self.post(Drain(self.around.agenda.clock() + timeout_s))
+            self.post(Drain(self.now() + timeout_s))
 
     def _end(self) -> None:
         now = self.around.agenda.clock()
@@ -226,7 +265,7 @@ class WorkerActor(LinkActor):
         if not self.running or engine is None:
             return
         self.stood_still_s = None
-        now = self.around.agenda.clock()
+        now = self.now()
         self._perform(engine, now)
         while self._mailbox and self.alive:
             event = self._mailbox.popleft()
@@ -253,9 +292,14 @@ class WorkerActor(LinkActor):
                 self._start_job(effect)
             case CancelJob(job=job):
                 self.note(f"job {job} is to be cancelled")
+                if job in self._running:
+                    self._running[job].told_s = self.around.agenda.clock()
             case WorkerStopped(unfinished=unfinished):
                 self.note(f"stopped with {unfinished} unfinished")
                 self._end()
+            case OpenLink(address=address) if address in self.ended:
+                self.around.history.waits.append(Wait(self.process_name, self.now() - self.ended.pop(address)))
+                self.do_link(effect)
             case _:
                 self.do_link(effect)
 
@@ -269,15 +313,31 @@ class WorkerActor(LinkActor):
         self.note(f"runs {key.decode('ascii', 'backslashreplace')} as job {start.job}, delivery {start.delivery}")
         if run.duration_s is not None:
             result = [key, b"done"] if run.result is None else run.result
-            incarnation = self.incarnation
-            self.around.agenda.after(run.duration_s, lambda: self._return(incarnation, start.job, result))
+            if run.parts:
+                result = [key, b"done", b"%d" % run.parts] if run.result is None else run.result
+                self._give_parts(key, start.job, run.parts, run.duration_s / (run.parts + 1))
+            self._later(run.duration_s, start.job, lambda: self._return(start.job, result))
 
-    def _return(self, incarnation: int, job: int, result: Frames | JobError) -> None:
-        if not self.alive or incarnation != self.incarnation or job not in self._running:
-            return
-        if not self.running:
-            self._returned.append(lambda: self._return(incarnation, job, result))
-            return
+    def _give_parts(self, key: bytes, job: int, parts: int, every_s: float) -> None:
+        who = f"{self.process_name}/{job}".encode()
+        for number in range(parts):
+            part = JobPartial(job, [key, b"part", who, b"%d" % number])
+            self._later((number + 1) * every_s, job, functools.partial(self.post, part))
+
+    def _later(self, delay_s: float, job: int, action: Callable[[], None]) -> None:
+        """Let a handler do something; one that stands still with its process does it when that goes on."""
+        incarnation = self.incarnation
+
+        def due() -> None:
+            if self.alive and incarnation == self.incarnation and job in self._running:
+                if self.running:
+                    action()
+                else:
+                    self._returned.append(due)
+
+        self.around.agenda.after(delay_s, due)
+
+    def _return(self, job: int, result: Frames | JobError) -> None:
         execution = self._running.pop(job)
         execution.finished_s = execution.ended_s = self.around.agenda.clock()
         self.note(f"job {job} returns")
@@ -289,11 +349,21 @@ class ClientActor(LinkActor):
 
     def __init__(self, around: Surroundings, name: str, brokers: Sequence[str], config: ClientConfig) -> None:
         super().__init__(around, name)
-        self.alive = True
-        self.incarnation = 1
-        self.engine = ClientEngine(brokers, config, client_id=around.ids(16), jitter=around.jitter)
+        self._brokers = list(brokers)
+        self.config = config
         self._mailbox: deque[ClientEvent] = deque()
         self._calls: dict[bytes, Call] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Start the process; a former one's calls are nobody's any more."""
+        if self.alive:
+            return
+        self.alive = True
+        self.incarnation += 1
+        self._calls = {}
+        ids, jitter = self.around.ids(16), self.around.jitter
+        self.engine = ClientEngine(self._brokers, self.config, client_id=ids, jitter=jitter)
 
     def submit(
         self,
@@ -321,7 +391,7 @@ class ClientActor(LinkActor):
                 call_id=call_id,
                 service=service.encode(),
                 body=[key],
-                deadline=call.deadline_s,
+                deadline=self.now() + timeout_s,
                 idempotent=idempotent,
                 fail_fast=fail_fast,
                 one_way=one_way,
@@ -331,6 +401,11 @@ class ClientActor(LinkActor):
         )
         return call
 
+    @property
+    def calls_open(self) -> int:
+        """Calls that its engine still holds."""
+        return self.engine.snapshot().calls if self.alive else 0
+
     def cancel_later(self, key: bytes, delay_s: float) -> None:
         """Give up on a call in a while, unless it is over by then."""
         self.around.agenda.after(delay_s, lambda: self.cancel(key))
@@ -338,7 +413,7 @@ class ClientActor(LinkActor):
     def cancel(self, key: bytes) -> None:
         """Give up on a call, unless it is over."""
         for call_id, call in self._calls.items():
-            if call.key == key and not call.endings:
+            if call.key == key and not call.endings and self.running:
                 self.note(f"cancels {key.decode()}")
                 self.post(CancelCall(call_id))
 
@@ -346,11 +421,22 @@ class ClientActor(LinkActor):
         """SIGKILL; nobody can be told what became of its calls."""
         if self.alive:
             self.note("killed")
-            for call in self._calls.values():
-                call.abandoned = not call.endings
-            self._mailbox.clear()
-            self.drop_links()
-            self.dies()
+            self._end()
+
+    def stop(self) -> None:
+        """Close it: every call ends, and cancels are let out."""
+        if self.running:
+            self.note("closes")
+            self.post(AbandonAll())
+            self.turn()
+            self._end()
+
+    def _end(self) -> None:
+        for call in self._calls.values():
+            call.abandoned = not call.endings
+        self._mailbox.clear()
+        self.drop_links()
+        self.dies()
 
     def post(self, event: object) -> None:
         self._mailbox.append(event)  # type: ignore[arg-type]  # what the links and this class put in are client events
@@ -360,16 +446,32 @@ class ClientActor(LinkActor):
         if not self.running:
             return
         self.stood_still_s = None
-        now = self.around.agenda.clock()
+        now = self.now()
         while self._mailbox:
             event = self._mailbox.popleft()
             if not self.stale(event):
                 self.note_received(event)
+                if isinstance(event, Received):
+                    self._count_answer(event.frames)
                 self.engine.handle(event, now)
                 self._perform(now)
         self.engine.timers(now)
         self._perform(now)
         self.rest(self.engine, now)
+
+    def _count_answer(self, frames: Frames) -> None:
+        if not self.around.history.calm:
+            return
+        try:
+            stack = decode_at_client(frames).stack
+            answer = AnswerFrame.decode(stack[-1]) if stack else None
+        except RemoteProtocolError:
+            return
+        # A refusal that another attempt follows is no end.
+        if answer is not None and STATUS_TABLE[answer.status].retry not in (Retry.NOT_FINAL, Retry.BY_OUTCOME):
+            call = self._calls.get(answer.call_id)
+            if call is not None:
+                call.answers += 1
 
     def _perform(self, now: float) -> None:
         for effect in self.engine.effects():
@@ -384,6 +486,8 @@ class ClientActor(LinkActor):
                 self._finish(effect)
             case CallProgress():
                 self.note(f"{effect.call_id.hex()[:8]} news")
+                if effect.partial:
+                    self._calls[effect.call_id].parts.append(tuple(effect.body))
             case _:
                 self.do_link(effect)
 

@@ -17,11 +17,12 @@ class VirtualClock:
 
     def __init__(self, start_s: float = 10_000.0) -> None:
         """Start at ``start_s``; not at zero, so that nothing can take a reading of the clock for a duration."""
-        self._now = start_s
+        self.reading = start_s
+        """In seconds; to be moved by ``advance_to`` alone."""
 
     def __call__(self) -> float:
         """The reading, in seconds."""
-        return self._now
+        return self.reading
 
     def advance_to(self, when: float) -> None:
         """Move to ``when``.
@@ -29,9 +30,9 @@ class VirtualClock:
         Raises:
             ValueError: That is in the past.
         """
-        if when < self._now:
-            raise ValueError(f"time does not run backwards: {when} < {self._now}")
-        self._now = when
+        if when < self.reading:
+            raise ValueError(f"time does not run backwards: {when} < {self.reading}")
+        self.reading = when
 
 
 class Appointment:
@@ -71,13 +72,16 @@ class Agenda:
 
     def at(self, when: float, action: Callable[[], object]) -> Appointment:
         """Let ``action`` happen at ``when``, or now if that has passed."""
-        appointment = Appointment(max(when, self.clock()), action)
-        heapq.heappush(self._heap, (appointment.when, next(self._order), appointment))
+        now = self.clock.reading
+        if when < now:
+            when = now
+        appointment = Appointment(when, action)
+        heapq.heappush(self._heap, (when, next(self._order), appointment))
         return appointment
 
     def after(self, delay_s: float, action: Callable[[], object]) -> Appointment:
         """Let ``action`` happen ``delay_s`` seconds from now."""
-        return self.at(self.clock() + delay_s, action)
+        return self.at(self.clock.reading + delay_s, action)
 
     def run_until(self, when: float) -> None:
         """Let everything happen that is due up to and including ``when``, then stand at ``when``.
@@ -86,13 +90,18 @@ class Agenda:
             RuntimeError: So much happens at one moment that time seems to stand still.
         """
         at_once = 0
-        while self._heap and self._heap[0][0] <= when:
-            due, _, appointment = heapq.heappop(self._heap)
-            if appointment.open:
-                at_once = at_once + 1 if due <= self.clock() else 0
+        heap, clock = self._heap, self.clock
+        while heap and heap[0][0] <= when:
+            due, _, appointment = heapq.heappop(heap)
+            if not appointment.open:
+                continue
+            if due > clock.reading:
+                at_once = 0
+                clock.advance_to(due)
+            else:
+                at_once += 1
                 if at_once > _AT_ONCE_MAX:
                     raise RuntimeError(f"time stands still at {due}: {at_once} things happened at once")
-                self.clock.advance_to(due)
-                self.happened += 1
-                appointment.keep()
+            self.happened += 1
+            appointment.keep()
         self.clock.advance_to(max(when, self.clock()))

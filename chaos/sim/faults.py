@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
 __all__ = [
+    "KINDS",
+    "LASTING_S",
     "Clog",
     "Cut",
     "Fault",
@@ -24,6 +26,11 @@ __all__ = [
     "end_of",
     "random_schedule",
 ]
+
+KINDS: Final = ("kill", "kill", "stop", "freeze", "stall", "cut", "cut", "silent cut", "part", "clog")
+"""Kinds of faults, as often as they are usually drawn."""
+LASTING_S: Final = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0)
+"""How long they usually last, give or take a half."""
 
 
 @attrs.frozen
@@ -111,46 +118,50 @@ def random_schedule(
     rng: random.Random,
     *,
     brokers: Sequence[str],
-    workers: Sequence[str],
-    clients: Sequence[str],
+    processes: Sequence[str],
+    peers: Sequence[str],
     count: int,
     over_s: float,
+    last_s: Sequence[float] = LASTING_S,
+    kinds: Sequence[str] = KINDS,
 ) -> list[Fault]:
     """``count`` faults that begin within ``over_s`` and hit anything.
 
     Args:
         rng: The seed's generator.
         brokers: Names of the brokers.
-        workers: Names of the workers.
-        clients: Names of the clients.
+        processes: Who is killed, stopped, frozen and stalled; who stands there twice, twice as often.
+        peers: Workers and clients that lose connections.
         count: How many.
         over_s: Length of the time in which they begin.
+        last_s: How long they last, give or take a half.
+        kinds: Drawn from; what stands in it twice comes twice as often.
     """
-    processes = [*brokers, *workers, *workers]
-    peers = [*workers, *clients]
     faults = []
     for _ in range(count):
         at_s = round(rng.uniform(0.0, over_s), 3)
         target, peer, broker = rng.choice(processes), rng.choice(peers), rng.choice(brokers)
-        last_s = round(rng.choice((0.01, 0.1, 0.5, 1.0, 2.0, 5.0)) * rng.uniform(0.5, 1.5), 3)
-        faults.append(_one(rng, at_s, target, peer, broker, last_s))
+        length_s = round(rng.choice(last_s) * rng.uniform(0.5, 1.5), 3)
+        faults.append(_one(rng, rng.choice(kinds), at_s, target, peer, broker, length_s))
     return sorted(faults, key=lambda fault: (fault.at_s, repr(fault)))
 
 
-def _one(rng: random.Random, at_s: float, target: str, peer: str, broker: str, last_s: float) -> Fault:
-    kind = rng.randrange(10)
-    if kind < 2:
-        return Kill(at_s, target, last_s)
-    if kind == 2:
-        return Stop(at_s, target, last_s)
-    if kind == 3:
-        return Freeze(at_s, target, last_s)
-    if kind == 4:
-        return Stall(at_s, target, last_s)
-    if kind < 7:
-        return Cut(at_s, peer, broker)
-    if kind == 7:
-        return Cut(at_s, peer, broker, silent=True, ways=rng.choice(("up", "down", "both ways")))
-    if kind == 8:
-        return Part(at_s, peer, broker, last_s)
-    return Clog(at_s, peer, broker, last_s)
+def _one(rng: random.Random, kind: str, at_s: float, target: str, peer: str, broker: str, last_s: float) -> Fault:
+    match kind:
+        case "kill":
+            return Kill(at_s, target, last_s)
+        case "stop":
+            return Stop(at_s, target, last_s)
+        case "freeze":
+            return Freeze(at_s, target, last_s)
+        case "stall":
+            return Stall(at_s, target, last_s)
+        case "cut":
+            return Cut(at_s, peer, broker)
+        case "silent cut":
+            return Cut(at_s, peer, broker, silent=True, ways=rng.choice(("up", "down", "both ways")))
+        case "part":
+            return Part(at_s, peer, broker, last_s)
+        case "clog":
+            return Clog(at_s, peer, broker, last_s)
+    raise ValueError(f"no such fault: {kind}")

@@ -91,6 +91,8 @@ class NetworkModel:
     handshake_timeout_s: float = 2.0
     messages_in_flight_max: int = 1000
     """Per connection and direction; the high-water mark."""
+    monitored: bool = False
+    """A bound socket's process hears that some connection ended, as from a socket monitor; it is not told whose."""
 
 
 class Process(Protocol):
@@ -158,9 +160,11 @@ class ServerSocket:
         self.waiting: list[Connection] = []
         """Connected by the kernel while the process is frozen: no handshake yet."""
         self.closed = False
+        self.ended_unread = 0
+        """Ends of connections that the monitor has told and nobody has read."""
+        self.wake = readable
         self._network = network
         self._next_id = FIRST_ROUTING_ID
-        self._readable = readable
 
     def accept(self, connection: Connection) -> None:
         """Give the new connection its routing id."""
@@ -171,7 +175,7 @@ class ServerSocket:
     def arrived(self, connection: Connection, frames: Frames) -> None:
         """A message came in."""
         self.inbox.append([connection.routing_id, *frames])
-        self._readable()
+        self.wake()
 
     def send(self, message: Frames) -> SendResult:
         """Send ``message``, whose first frame is the routing id, without blocking."""
@@ -395,6 +399,9 @@ class Network:
         how = f"silently, {ways.value}" if silent else "reset"
         self._trace(f"net {connection!r} cut {how}: {lost[0]} lost up, {lost[1]} lost down")
         now = self._agenda.clock()
+        if connection.server is not None and not silent and self.model.notice_s[1] == 0.0:
+            # Noticed at once means that nothing more is sent into it, though what is in flight may still arrive.
+            connection.server.peers.pop(connection.routing_id, None)
         self._client_notices(connection, now + self._silence() if silent else self._notice())
         self._server_notices(connection, now + self._silence() if silent else self._notice())
 
@@ -434,6 +441,9 @@ class Network:
         connection.up.cut(0)
         connection.down.cut(len(connection.down.flight))
         server.peers.pop(connection.routing_id, None)
+        if self.model.monitored and not server.closed:
+            server.ended_unread += 1
+            server.wake()
 
     def _over(self, connection: Connection) -> None:
         connection.over = True

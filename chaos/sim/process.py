@@ -10,11 +10,11 @@ import abc
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
-from chaos.history import History
+from chaos.history import History, Pause
 from chaos.sim.clock import Agenda, Appointment
 from chaos.sim.describe import describe_from_broker, describe_to_broker
 from chaos.sim.network import Connection, Network, SendResult
@@ -23,6 +23,9 @@ from reliable.protocol.events import CloseLink, LinkClosed, LinkOpened, OpenLink
 from reliable.types import Jitter
 
 __all__ = ["Actor", "Contract", "LinkActor", "Surroundings", "WorldError", "fingerprint"]
+
+_ROUNDING_S: Final = 1e-9
+_BETWEEN: Final = b"|"
 
 
 class WorldError(AssertionError):
@@ -39,6 +42,8 @@ class Surroundings:
     history: History
     ids: Callable[[int], bytes]
     jitter: Jitter
+    rate_of: Callable[[str], float] = lambda _name: 1.0
+    """How fast the clock of a process goes: seconds that it shows in one second."""
 
 
 class Contract(Protocol):
@@ -60,18 +65,35 @@ class Actor(abc.ABC):
         """Asked to stop."""
         self.incarnation = 0
         self.around = around
+        self._clock = around.agenda.clock
+        self._trace = around.trace
+        self._rate = around.rate_of(name)
+        self._clock_from_s = around.agenda.clock()
         self._wake_up: Appointment | None = None
         self._timer: Appointment | None = None
         self.stood_still_s: float | None = None
+        """By its own clock."""
+        self._paused_s = 0.0
 
     @property
     def running(self) -> bool:
         """Whether its loop runs."""
         return self.alive and not self.frozen and not self.stalled
 
+    def now(self) -> float:
+        """What the clock of this process shows; all clocks were set at the beginning, and some go wrong since."""
+        true_s = self._clock.reading
+        return true_s if self._rate == 1.0 else self._clock_from_s + (true_s - self._clock_from_s) * self._rate
+
+    def _true(self, shown_s: float) -> float:
+        """When its clock will show that; a little later, so that rounding cannot make it early."""
+        if self._rate == 1.0:
+            return shown_s
+        return self._clock_from_s + (shown_s - self._clock_from_s) / self._rate + _ROUNDING_S
+
     def wake(self) -> None:
         """Let the loop turn, now; many causes make one turn."""
-        if self.running and (self._wake_up is None or not self._wake_up.open):
+        if self.alive and not self.frozen and not self.stalled and (self._wake_up is None or not self._wake_up.open):
             self._wake_up = self.around.agenda.after(0.0, self.turn)
 
     def freeze(self) -> None:
@@ -106,9 +128,13 @@ class Actor(abc.ABC):
 
     def _stands_still(self) -> None:
         if self.running:
-            self.stood_still_s = self.around.agenda.clock()
+            self.stood_still_s = self.now()
+            self._paused_s = self._clock()
 
     def goes_on(self) -> None:
+        if self.running:
+            pause = Pause(self._paused_s, self._clock())
+            self.around.history.pauses.setdefault(self.name, []).append(pause)
         self.wake()
 
     def dies(self) -> None:
@@ -119,7 +145,7 @@ class Actor(abc.ABC):
                 appointment.cancel()
 
     def note(self, text: str) -> None:
-        self.around.trace(f"{self.name} {text}")
+        self._trace(f"{self.name} {text}")
 
     @abc.abstractmethod
     def turn(self) -> None:
@@ -130,9 +156,13 @@ class Actor(abc.ABC):
         deadline = engine.next_deadline()
         if deadline is not None and deadline <= now:
             raise WorldError(f"{self.name} would spin: next_deadline() {deadline} <= now {now}, after timers()")
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if deadline is None else self.around.agenda.at(deadline, self.wake)
+        timer = self._timer
+        when = None if deadline is None else self._true(deadline)
+        if timer is not None and timer.open:
+            if timer.when == when:
+                return
+            timer.cancel()
+        self._timer = None if when is None else self.around.agenda.at(when, self.wake)
 
 
 class LinkActor(Actor):
@@ -141,6 +171,8 @@ class LinkActor(Actor):
     def __init__(self, around: Surroundings, name: str) -> None:
         super().__init__(around, name)
         self._links: dict[int, Connection] = {}
+        self.ended: dict[str, float] = {}
+        """When the last link to an address was over, by this process's clock."""
         self.refused: deque[Unsent] = deque()
         """Sends that the socket did not take; the engine hears of them before anything else."""
 
@@ -159,7 +191,7 @@ class LinkActor(Actor):
         if event.link not in self._links:
             return True
         if isinstance(event, LinkClosed):
-            del self._links[event.link]
+            self.ended[self._links.pop(event.link).address] = self.now()
         return False
 
     def do_link(self, effect: OpenLink | CloseLink | Send) -> None:
@@ -173,6 +205,7 @@ class LinkActor(Actor):
                 self.note(f"closes link {link}{' with linger' if linger else ''}")
                 connection = self._links.pop(link, None)
                 if connection is not None:
+                    self.ended[connection.address] = self.now()
                     self.around.network.close(connection, linger=linger)
             case Send(link=link, frames=frames, tag=tag):
                 if link not in self._links:
@@ -194,12 +227,10 @@ class LinkActor(Actor):
         for connection in self._links.values():
             self.around.network.close(connection)
         self._links.clear()
+        self.ended.clear()
         self.refused.clear()
 
 
 def fingerprint(frames: Sequence[bytes]) -> str:
     """Frame count and a checksum: enough for two traces to differ when their messages do."""
-    check = 0
-    for frame in frames:
-        check = zlib.crc32(frame, check + len(frame) & 0xFFFFFFFF)
-    return f"{len(frames)} frames {check:08x}"
+    return f"{len(frames)} frames {zlib.crc32(_BETWEEN.join(frames)):08x}"

@@ -1,7 +1,8 @@
 """One world from one seed: who is in it, what they do, and what happens to them.
 
 First comes a phase of faults, for safety: whatever happens, the checkers must find nothing. Then everything is healed,
-and progress is demanded: each call must succeed, and every worker's slots must be free at every broker.
+and progress is demanded: each call must succeed, every worker's slots must be free at every broker, and a second round
+of calls must be answered without delay.
 """
 
 from __future__ import annotations
@@ -13,25 +14,24 @@ from typing import Final
 
 import attrs
 
-from brokers.config import BrokerConfig
 from chaos.history import Call, End
 from chaos.sim.actors import ClientActor, Job, Run
 from chaos.sim.faults import Fault, end_of, random_schedule
-from chaos.sim.network import NetworkModel
+from chaos.sim.network import Loss, NetworkModel
+from chaos.sim.probes import Probe, after_effects, beyond_budget, blamed
 from chaos.sim.strangers import PlainClientActor
+from chaos.sim.themes import ANYTHING, SERVICES, Theme, Who
 from chaos.sim.world import World
-from reliable.config import BreakerPolicy, ClientConfig, HedgePolicy, Limits, RetryBudget, RetryPolicy, WorkerConfig
+from reliable.config import BreakerPolicy, ClientConfig, HedgePolicy, Limits, RetryPolicy, WorkerConfig
 from reliable.protocol.events import JobError
-from reliable.wire.extension import ServiceOffer
 
-__all__ = ["SERVICES", "RandomWorld", "Report", "run_world"]
+__all__ = ["RandomWorld", "Report", "run_world"]
 
-SERVICES: Final = (ServiceOffer(b"echo"), ServiceOffer(b"pure", True), ServiceOffer(b"pay", False))
-"""One that leaves it to the caller, one that may be repeated, one that never may."""
-_CALLS_OVER_S: Final = 8.0
-_SETTLE_S: Final = 15.0
-"""More than any backoff, heartbeat timeout, delivery timeout or running handler after the last fault."""
 _HEALED_TIMEOUT_S: Final = 10.0
+_PROMPT_TIMEOUT_S: Final = 4.5
+"""Of the second round, when all links stand; for what slow links take there is something on top."""
+_PROMPT_CALLS: Final = 4
+_PROMPT_EVERY_S: Final = 0.35
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +39,7 @@ class Report:
     """What came of one seed."""
 
     seed: int
+    theme: str
     problems: tuple[str, ...]
     trace_hash: str
     trace: tuple[str, ...]
@@ -50,88 +51,146 @@ class Report:
     executions: int
     faults: tuple[Fault, ...]
 
+    def in_one_line(self) -> str:
+        """Its figures."""
+        return (
+            f"seed {self.seed}: {len(self.problems)} problems, {self.calls} calls ({self.ok} ok, "
+            f"{self.unknown} unknown), {self.executions} executions, {self.simulated_s:.1f} s, {self.trace_hash}"
+        )
+
     def replay_command(self) -> str:
         """The one line that shows the same again, in words."""
-        return f"python -m chaos.sim {self.seed} --verbose"
+        theme = "" if self.theme == ANYTHING.name else f" --theme {self.theme!r}"
+        return f"reliable chaos replay {self.seed}{theme} --verbose"
 
 
 class RandomWorld:
     """Draws a world, runs it, and judges it."""
 
-    def __init__(self, seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None = None) -> None:
+    def __init__(
+        self, seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None = None, theme: Theme = ANYTHING
+    ) -> None:
         """Set the scene.
 
         Args:
             seed: Decides everything.
             verbose: Trace every message in words.
             faults: In place of the drawn ones: to cut a failing schedule down. Everything else stays as it was.
+            theme: What is drawn from.
         """
         self.seed = seed
+        self.theme = theme
         self._rng = rng = random.Random(f"{seed} cast")
-        self.world = World(seed, model=_network(rng), verbose=verbose)
+        model = self._network()
+        self.world = World(seed, model=model, verbose=verbose, drift=rng.choice(theme.drift))
+        self.world.network.loss = Loss.NONE if theme.lossless else Loss.DRAWN
+        self.world.history.calm = theme.calm
+        self.world.history.start_bound_s = theme.starts_beside_idle_s
+        self.world.history.returns_first = theme.returns_first
         self._healed = False
-        self.brokers = [f"b{number}" for number in range(1, rng.choice((1, 2, 2, 3)) + 1)]
-        self.workers = [f"w{number}" for number in range(1, rng.randint(1, 3) + 1)]
-        self.clients = [f"c{number}" for number in range(1, rng.randint(1, 3) + 1)]
+        self.brokers = [f"b{number}" for number in range(1, rng.choice(theme.brokers) + 1)]
+        self.workers = [f"w{number}" for number in range(1, rng.choice(theme.workers) + 1)]
+        self.clients = [f"c{number}" for number in range(1, rng.choice(theme.clients) + 1)]
         self._actors: list[ClientActor] = []
         self._registered: dict[str, list[str]] = {}
         """With which brokers each worker registers: the first one with all of them."""
         self._plain: PlainClientActor | None = None
+        small = rng.random() < theme.small_share and model.messages_in_flight_max > 100
+        # Not both: a broker that forgets after three calls is only fair to clients whose answers are not held up.
+        small_broker = attrs.evolve(theme.broker, finished_calls_max=3, queued_per_service_max=4)
+        self._broker = small_broker if small else theme.broker
+        self._limits = Limits(replies_kept_max=3) if small else theme.limits
         self._cast()
+        ours = list(self.clients)
         self._strangers()
-        drawn = random_schedule(
-            random.Random(f"{seed} faults"),
-            brokers=self.brokers,
-            workers=self.workers,
-            clients=self.clients,
-            count=rng.choice((0, 2, 5, 10, 20)),
-            over_s=_CALLS_OVER_S,
-        )
+        drawn = self._schedule(ours)
         self.faults: tuple[Fault, ...] = tuple(drawn if faults is None else faults)
+        self._probe = Probe(self.world, dict.fromkeys(self.brokers, self._broker))
 
     def run(self) -> Report:
-        """Run all of it."""
-        world = self.world
+        """Run all of it; an engine that raises, or breaks its contract with the shell, is a problem like others."""
+        crash: tuple[str, ...] = ()
+        try:
+            self._run()
+        except Exception as error:  # whatever it is: the seed that shows it must be reported, not lost
+            text = " ".join(str(error).split())
+            crash = (f"crash: at {self.world.clock():.3f} {type(error).__name__}: {text}",)
+        return self._report(crash)
+
+    def _run(self) -> None:
+        world, theme = self.world, self.theme
         world.run(1.0)
         world.schedule(self.faults)
-        for number in range(self._rng.randint(5, 30)):
-            world.at(self._rng.uniform(0.0, _CALLS_OVER_S), self._call(b"k%03d" % number))
+        for number in range(self._rng.randint(*theme.calls)):
+            world.at(self._rng.uniform(0.0, theme.over_s), self._call(b"k%03d" % number))
         if self._plain is not None:
             for number in range(3):
                 service = self._rng.choice(SERVICES).name.decode()
                 ask = functools.partial(self._plain.submit, b"q%d" % number, service, timeout_s=3.0)
-                world.at(self._rng.uniform(0.0, _CALLS_OVER_S), ask)
-        world.run(max([_CALLS_OVER_S, *[end_of(fault) for fault in self.faults]]))
+                world.at(self._rng.uniform(0.0, theme.over_s), ask)
+        world.run(max([theme.over_s, *[end_of(fault) for fault in self.faults]]))
         self._healed = True
         world.trace("everything is healed")
-        world.run(_SETTLE_S)
-        calls = self._healed_calls()
+        world.run(theme.settle_s)
+        self._healed_calls()
         world.run(_HEALED_TIMEOUT_S + 1.0)
-        return self._report(calls)
+        prompt_s = self._prompt_calls()
+        world.run(prompt_s + 1.0)
 
     # --- the cast -------------------------------------------------------------------------------------
 
+    def _network(self) -> NetworkModel:
+        rng, theme = self._rng, self.theme
+        slowest_s = rng.choice(theme.slowest_s)
+        return NetworkModel(
+            delay_s=(slowest_s / 10, slowest_s),
+            notice_s=(0.0, 0.0) if theme.lossless else (0.0005, 0.05),
+            messages_in_flight_max=rng.choice(theme.in_flight_max),
+            monitored=rng.random() < 0.5,
+        )
+
+    def _schedule(self, mortal: Sequence[str]) -> list[Fault]:
+        theme = self.theme
+        hit = self.workers[theme.spared :]
+        peers = [
+            *(hit if theme.who is not Who.CLIENTS else ()),
+            *(self.clients if theme.who is not Who.WORKERS else ()),
+        ]
+        return random_schedule(
+            random.Random(f"{self.seed} faults"),
+            brokers=self.brokers,
+            processes={
+                Who.ANYBODY: [*self.brokers, *hit, *hit, *mortal],
+                Who.BROKERS: self.brokers,
+                Who.WORKERS: hit,
+                Who.CLIENTS: mortal,
+            }[theme.who],
+            peers=peers,
+            count=self._rng.choice(theme.count),
+            over_s=theme.over_s,
+            last_s=theme.last_s,
+            kinds=theme.kinds,
+        )
+
     def _cast(self) -> None:
-        rng = self._rng
-        # Not both: a broker that forgets after three calls is only fair to clients whose answers are not held up.
-        small = rng.random() < 0.3 and self.world.network.model.messages_in_flight_max > 100
-        broker = BrokerConfig(finished_calls_max=3, queued_per_service_max=4) if small else BrokerConfig()
-        limits = Limits(replies_kept_max=3) if small else Limits()
+        rng, theme = self._rng, self.theme
         for name in self.brokers:
-            self.world.broker(name, broker)
+            self.world.broker(name, self._broker)
         for number, name in enumerate(self.workers):
-            config = WorkerConfig(concurrency=rng.choice((1, 1, 2, 4)), limits=limits)
-            brokers = self.brokers if number == 0 or rng.random() < 0.5 else [rng.choice(self.brokers)]
+            config = WorkerConfig(concurrency=rng.choice(theme.concurrency), limits=self._limits)
+            everywhere = number == 0 or theme.everywhere or rng.random() < 0.5
+            brokers = self.brokers if everywhere else [rng.choice(self.brokers)]
             self._registered[name] = brokers
             self.world.worker(name, self._handler, services=SERVICES, brokers=brokers, config=config)
         for name in self.clients:
-            patience_s = max(rng.choice((0.5, 1.0, 2.5)), 5 * self.world.network.model.delay_s[1])
-            budget = rng.choice((None, RetryBudget(), RetryBudget(ratio=0.2, tokens_max=3.0)))
-            retry = RetryPolicy(attempts=rng.choice((2, 5, 5, None)), attempt_timeout_s=patience_s, budget=budget)
+            patience_s = max(rng.choice(theme.patience_s), 5 * self.world.network.model.delay_s[1])
+            retry = RetryPolicy(
+                attempts=rng.choice(theme.attempts), attempt_timeout_s=patience_s, budget=rng.choice(theme.budgets)
+            )
             order = rng.sample(self.brokers, len(self.brokers))
             client_config = ClientConfig(
                 retry=retry,
-                breaker=BreakerPolicy(failures=rng.choice((None, 2, 5))),
+                breaker=BreakerPolicy(failures=rng.choice(theme.breakers)),
                 return_after_s=rng.choice((None, 1.0, 30.0)),
             )
             self._actors.append(self.world.client(name, brokers=order, config=client_config))
@@ -139,58 +198,72 @@ class RandomWorld:
     def _strangers(self) -> None:
         """In some worlds a worker and a client that are not ours take part."""
         rng = self._rng
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 * self.theme.strangers:
             broker = rng.choice(self.brokers)
             self.workers.append("p1")
             self._registered["p1"] = [broker]
             self.world.plain_worker("p1", self._handler, "echo", broker)
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 * self.theme.strangers:
             self.clients.append("q1")
             self._plain = self.world.plain_client("q1", rng.choice(self.brokers))
 
     def _handler(self, job: Job) -> Run:
-        draw = self.world.rng.random()
-        duration_s = 0.001 + 0.2 * self.world.rng.random()
+        rng, runs = self.world.rng, self.theme.runs
+        draw = rng.random()
+        duration_s = rng.uniform(*runs.quick_s)
         if self._healed:
-            return Run(duration_s)
-        if draw < 0.1:
+            return Run(0.001 + 0.2 * rng.random())
+        if draw < runs.fail_share:
             return Run(duration_s, JobError("ValueError", "drawn"))
-        return Run(4.0 * self.world.rng.random() if draw < 0.3 else duration_s)
+        if draw < runs.fail_share + runs.slow_share:
+            duration_s = rng.uniform(*runs.slow_s)
+        return Run(duration_s, parts=rng.randint(1, 4) if rng.random() < runs.stream_share else 0)
 
     # --- the calls ------------------------------------------------------------------------------------
 
     def _call(self, key: bytes) -> _Caller:
-        rng = self._rng
+        rng, theme = self._rng, self.theme
         return _Caller(
             rng.choice(self._actors),
             key,
-            rng.choice(SERVICES).name.decode(),
-            rng.choice((0.3, 1.0, 3.0, 8.0)),
-            rng.choice((None, True, False, False)),
-            rng.random() < 0.15,
-            rng.uniform(0.0, 1.0) if rng.random() < 0.1 else None,
-            rng.choice((None, None, "one way", "hedged")),
+            rng.choice(theme.services),
+            rng.choice(theme.timeouts_s),
+            rng.choice(theme.said),
+            rng.random() < theme.fail_fast_share,
+            rng.uniform(0.0, theme.cancel_within_s) if rng.random() < theme.cancel_share else None,
+            rng.choice(theme.manners),
+            "healed" if theme.sure else "",
         )
 
-    def _healed_calls(self) -> list[Call]:
-        calls = []
+    def _healed_calls(self) -> None:
         for actor in self._actors:
             for offer in SERVICES:
                 key = f"healed-{actor.name}-{offer.name.decode()}".encode()
-                service = offer.name.decode()
-                calls.append(actor.submit(key, service, timeout_s=_HEALED_TIMEOUT_S, phase="healed"))
+                actor.submit(key, offer.name.decode(), timeout_s=_HEALED_TIMEOUT_S, phase="healed")
         if self._plain is not None:
-            calls.append(self._plain.submit(b"healed-q1", "echo", timeout_s=_HEALED_TIMEOUT_S, phase="healed"))
-        return calls
+            self._plain.submit(b"healed-q1", "echo", timeout_s=_HEALED_TIMEOUT_S, phase="healed")
+
+    def _prompt_calls(self) -> float:
+        """One after the other, so that not even the smallest queue is full; returns how long all of it may take."""
+        timeout_s = _PROMPT_TIMEOUT_S + 10 * self.world.network.model.delay_s[1]
+        delay_s = 0.0
+        for actor in self._actors:
+            for number in range(_PROMPT_CALLS):
+                key = f"prompt-{actor.name}-{number}".encode()
+                ask = functools.partial(actor.submit, key, "pure", timeout_s=timeout_s, phase="healed")
+                self.world.at(delay_s, ask)
+                delay_s += _PROMPT_EVERY_S
+        return delay_s + timeout_s
 
     # --- the verdict ----------------------------------------------------------------------------------
 
-    def _report(self, healed: Sequence[Call]) -> Report:
+    def _report(self, crash: tuple[str, ...]) -> Report:
         world = self.world
         endings = [call.ending for call in world.history.calls.values() if call.ending is not None]
         return Report(
             seed=self.seed,
-            problems=(*world.problems(), *self._stranded()),
+            theme=self.theme.name,
+            problems=(*crash, *world.problems(), *self._probe.problems, *self._stranded(), *self._afterwards()),
             trace_hash=world.trace.hash(),
             trace=tuple(world.trace.lines),
             simulated_s=world.agenda.clock() - world.started_s,
@@ -201,6 +274,15 @@ class RandomWorld:
             executions=len(world.history.executions),
             faults=self.faults,
         )
+
+    def _afterwards(self) -> list[str]:
+        brokers = dict.fromkeys(self.brokers, self._broker)
+        wrong = after_effects(self.world, brokers, self._actors)
+        if self.theme.blameless:
+            wrong += blamed(self.world, brokers)
+        if self.theme.calm:
+            wrong += beyond_budget(self._actors)
+        return wrong
 
     def _stranded(self) -> list[str]:
         """After healing every worker is registered with all its brokers and has nothing in hand."""
@@ -229,28 +311,28 @@ class _Caller:
     fail_fast: bool
     cancel_after_s: float | None
     manner: str | None
+    phase: str
 
-    def __call__(self) -> None:
-        self.client.submit(
+    def __call__(self) -> Call | None:
+        if not self.client.running:
+            return None
+        call = self.client.submit(
             self.key,
             self.service,
             timeout_s=self.timeout_s,
             idempotent=self.idempotent,
             fail_fast=self.fail_fast,
+            phase=self.phase,
             one_way=self.manner == "one way",
             hedge=HedgePolicy(delay_s=0.05) if self.manner == "hedged" and self.idempotent else None,
         )
         if self.cancel_after_s is not None:
             self.client.cancel_later(self.key, self.cancel_after_s)
+        return call
 
 
-def _network(rng: random.Random) -> NetworkModel:
-    """From one room to the other side of the earth: the slower, the more is in flight when something breaks."""
-    slowest_s = rng.choice((0.002, 0.02, 0.1, 0.4))
-    full = rng.choice((3, 1000, 1000, 1000))
-    return NetworkModel(delay_s=(slowest_s / 10, slowest_s), messages_in_flight_max=full)
-
-
-def run_world(seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None = None) -> Report:
+def run_world(
+    seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None = None, theme: Theme = ANYTHING
+) -> Report:
     """Run the world of a seed; see ``RandomWorld``."""
-    return RandomWorld(seed, verbose=verbose, faults=faults).run()
+    return RandomWorld(seed, verbose=verbose, faults=faults, theme=theme).run()

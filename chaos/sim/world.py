@@ -59,7 +59,13 @@ class World:
     """
 
     def __init__(
-        self, seed: int, *, model: NetworkModel | None = None, keep_trace: bool = True, verbose: bool = False
+        self,
+        seed: int,
+        *,
+        model: NetworkModel | None = None,
+        keep_trace: bool = True,
+        verbose: bool = False,
+        drift: float = 0.0,
     ) -> None:
         """Start at one moment with nobody in it.
 
@@ -68,6 +74,7 @@ class World:
             model: Delays and timeouts of the network.
             keep_trace: False keeps only the hash of the trace.
             verbose: Also keep every message in words.
+            drift: How far off a process's clock may go, as a share of the time: 0.001 is a millisecond per second.
         """
         self.clock = VirtualClock()
         self.started_s = self.clock()
@@ -78,10 +85,17 @@ class World:
         self.network = Network(self.agenda, random.Random(f"{seed} network"), self.trace, model)
         ids = random.Random(f"{seed} ids")
         jitter = random.Random(f"{seed} jitter")
-        self._around = Surroundings(self.agenda, self.network, self.trace, self.history, ids.randbytes, jitter.random)
+        self._around = Surroundings(
+            self.agenda, self.network, self.trace, self.history, ids.randbytes, jitter.random, self._rate_of
+        )
+        self._seed = seed
+        self._drift = drift
         self._brokers: dict[str, BrokerActor] = {}
         self._workers: dict[str, WorkerActor | PlainWorkerActor] = {}
         self._clients: dict[str, ClientActor] = {}
+
+    def _rate_of(self, name: str) -> float:
+        return 1.0 + random.Random(f"{self._seed} clock of {name}").uniform(-self._drift, self._drift)
 
     # --- who is in it ---------------------------------------------------------------------------------
 
@@ -154,27 +168,27 @@ class World:
         return self.run_until(lambda: bool(call.endings), within_s=within_s)
 
     def kill(self, name: str) -> None:
-        """SIGKILL a broker or worker."""
+        """SIGKILL a process."""
         self._process(name).kill()
 
     def start(self, name: str) -> None:
-        """Start a broker or worker again; nothing if it runs."""
+        """Start a process again; nothing if it runs."""
         self._process(name).start()
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP a broker or worker."""
+        """SIGSTOP a process."""
         self._process(name).freeze()
 
     def thaw(self, name: str) -> None:
-        """SIGCONT a broker or worker."""
+        """SIGCONT a process."""
         self._process(name).thaw()
 
     def stall(self, name: str) -> None:
-        """Let the loop of a broker or worker stand still while its connections live."""
+        """Let the loop of a process stand still while its connections live."""
         self._process(name).stall()
 
     def unstall(self, name: str) -> None:
-        """Let the loop of a broker or worker go on."""
+        """Let the loop of a process go on."""
         self._process(name).unstall()
 
     def schedule(self, faults: Iterable[Fault]) -> None:
@@ -192,6 +206,10 @@ class World:
         if engine is None:
             raise KeyError(f"{broker} never ran")
         return engine
+
+    def broker_actor(self, name: str) -> BrokerActor:
+        """The process of a broker."""
+        return self._brokers[name]
 
     def snapshot(self, broker: str) -> BrokerSnapshot | None:
         """How a broker sees itself; None if it does not run."""
@@ -233,12 +251,14 @@ class World:
         else:
             process.start()
 
-    def _process(self, name: str) -> BrokerActor | WorkerActor | PlainWorkerActor:
+    def _process(self, name: str) -> BrokerActor | WorkerActor | PlainWorkerActor | ClientActor:
+        if name in self._clients:
+            return self._clients[name]
         return self._brokers[name] if name in self._brokers else self._workers[name]
 
     def _stop(self, name: str) -> None:
         process = self._process(name)
-        if isinstance(process, BrokerActor):
+        if isinstance(process, BrokerActor | ClientActor):
             process.stop()
         else:
             process.drain(_DRAIN_S)

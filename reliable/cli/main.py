@@ -13,6 +13,7 @@ import click
 
 from reliable.cli.broker import broker
 from reliable.cli.call import call
+from reliable.cli.chaos import chaos
 from reliable.cli.demo import demo
 from reliable.cli.exits import CommandFailed, describe, exit_code, one_line
 from reliable.cli.status import status
@@ -51,7 +52,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (broker, worker, call, status, demo):
+for _command in (broker, worker, call, status, demo, chaos):
     cli.add_command(_command)
 
 

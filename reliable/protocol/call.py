@@ -360,7 +360,10 @@ def _speaks_of_record(past: Past, event: Answered) -> bool:
     is still on its way could be dispatched after all. It does speak of the record once it has shown that it has one.
     """
     status = event.answer.status
-    return status in _OF_RECORD or (status in _MAYBE_OF_RECORD and past.known == event.life)
+    if status in _MAYBE_OF_RECORD:
+        # A record that was shown before may be forgotten by now; a refusal without one names no place.
+        return past.known == event.life and event.answer.place is not Place.UNSAID
+    return status in _OF_RECORD
 
 
 def _alive(call: Call, state: Asked, config: ClientConfig, now: float) -> Asked:

@@ -40,6 +40,7 @@ _MARGIN_S_MIN: Final = 0.075
 """A broker may tell up to 50 ms late that time is up, and the word has to travel."""
 _MARGIN_SHARE_MAX: Final = 0.25
 _ENVELOPE_BYTES: Final = 128
+_CLOCK_RATES_APART_MAX: Final = 0.005
 
 Step: TypeAlias = tuple[float, str, str]
 """When, what, and where: rendered only if the call fails."""
@@ -109,7 +110,7 @@ class Call:
             session.client,
             session.life,
             _milliseconds(self._deadline_at_broker(now) - session.t0),
-            _milliseconds(first_sent - session.t1),
+            _milliseconds(_surely_before(first_sent - session.t1)),
             self.digest,
             self.trace,
         )
@@ -130,6 +131,14 @@ class Call:
         only turn their proof that nothing ran into a guess.
         """
         return self.deadline is None or when < self.deadline - _margin_s(self.deadline - self.started)
+
+
+def _surely_before(since_hello_s: float) -> float:
+    """The moment of the first sending, for a broker whose clock runs at another rate than ours: rather too early.
+
+    Too late, and a broker that has forgotten the call could take it for one that it has never seen.
+    """
+    return since_hello_s - abs(since_hello_s) * _CLOCK_RATES_APART_MAX
 
 
 def _margin_s(remaining_s: float) -> float:

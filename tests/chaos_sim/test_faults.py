@@ -10,7 +10,7 @@ from chaos.sim.faults import Clog, Cut, Freeze, Kill, Part, Stall, Stop, end_of,
 def draw(seed: int, count: int = 8) -> list[object]:
     return list(
         random_schedule(
-            random.Random(seed), brokers=["b1"], workers=["w1", "w2"], clients=["c1"], count=count, over_s=10.0
+            random.Random(seed), brokers=["b1"], processes=["b1", "w1"], peers=["w1", "c1"], count=count, over_s=10.0
         )
     )
 
@@ -27,7 +27,7 @@ def test_every_kind_of_fault_is_drawn_sooner_or_later_and_in_order_of_time() -> 
     times = [
         fault.at_s
         for fault in random_schedule(
-            random.Random(3), brokers=["b"], workers=["w"], clients=["c"], count=20, over_s=5.0
+            random.Random(3), brokers=["b"], processes=["b", "w"], peers=["w", "c"], count=20, over_s=5.0
         )
     ]
     assert times == sorted(times) and max(times) <= 5.0

@@ -7,12 +7,13 @@ import pytest
 from chaos.sim import __main__ as command
 from chaos.sim import random_world
 from chaos.sim.random_world import RandomWorld, Report, run_world
+from chaos.sim.themes import ANYTHING, Theme
 
 
 def test_a_report_has_its_figures_and_its_replay_command() -> None:
     """Whoever reads a failure in a log must be able to see it again without reading our code."""
     report = run_world(2)
-    assert report.replay_command() == "python -m chaos.sim 2 --verbose"
+    assert report.replay_command() == "reliable chaos replay 2 --verbose"
     assert report.calls > report.ok > 0 and report.executions > 0
     assert report.simulated_s > 20.0 and report.happenings > 100
     assert len(report.trace_hash) == 32 and report.trace
@@ -40,8 +41,8 @@ def test_the_command_fails_and_shows_the_faults_if_something_was_wrong(
 ) -> None:
     """Its exit code is what a script looks at."""
 
-    def spoilt(seed: int, *, verbose: bool = False) -> Report:
-        world = RandomWorld(seed, verbose=verbose, faults=[])
+    def spoilt(seed: int, *, verbose: bool = False, theme: Theme = ANYTHING) -> Report:
+        world = RandomWorld(seed, verbose=verbose, faults=[], theme=theme)
         monkeypatch.setattr(world, "_stranded", lambda: ["stranded: as planted"])
         return world.run()
 

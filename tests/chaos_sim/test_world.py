@@ -7,6 +7,7 @@ import pytest
 from chaos.history import End
 from chaos.sim.actors import Job, Run
 from chaos.sim.faults import Cut, Freeze, Kill, Part, Stall, Stop
+from chaos.sim.network import NetworkModel
 from chaos.sim.process import WorldError
 from chaos.sim.world import World, address_of, takes
 from reliable.config import WorkerConfig
@@ -200,3 +201,113 @@ def test_a_cancelled_call_ends_at_once_and_a_killed_client_leaves_its_calls_open
     assert orphan.abandoned and not orphan.endings
     world.run(30.0)
     assert world.problems() == []
+
+
+def test_clocks_that_go_wrong_shift_what_each_process_does_and_no_promise() -> None:
+    """A timeout of five seconds lasts a little longer on a slow clock; nothing spins for a rounding of it."""
+    world = World(3, drift=0.05)
+    world.broker("b1")
+    world.worker("w1", takes(0.1))
+    client = world.client("c1")
+    rate = world._rate_of("c1")
+    assert rate != 1.0 and world._rate_of("c1") == rate != world._rate_of("w1")
+    world.run(1.0)
+    began = world.clock()
+    call = client.submit(b"k1", "nobody", timeout_s=5.0)
+    assert world.ended(call)
+    assert call.ending is not None
+    lasted_s = call.ending.at_s - began
+    assert lasted_s == pytest.approx(5.0 / rate, abs=0.3)
+    assert client.now() - world.started_s == pytest.approx((world.clock() - world.started_s) * rate)
+    assert world.ended(client.submit(b"k2", "echo", timeout_s=5.0))
+    world.run(60.0)
+    assert world.agenda.happened < 3000
+
+
+def test_a_closed_client_ends_its_calls_and_can_start_anew() -> None:
+    """In contrast to a killed one, which can tell nobody."""
+    world = small_world()
+    client = world.client("c1")
+    world.run(1.0)
+    call = client.submit(b"k1", "nobody", timeout_s=20.0)
+    world.run(0.5)
+    world.schedule([Stop(0.0, "c1", 1.0)])
+    world.run(0.1)
+    assert call.ending is not None and call.ending.error == "RequestAbandoned"
+    assert client.incarnation == 1
+    world.run(5.0)
+    assert client.incarnation == 2
+    again = client.submit(b"k2", "echo", timeout_s=5.0)
+    assert world.ended(again)
+    assert again.ending is not None and again.ending.end is End.OK
+    assert world.problems() == []
+
+
+def test_a_frozen_client_is_not_blamed_for_a_deadline_that_passed_meanwhile() -> None:
+    """It ends the call as soon as it runs again, and the history says why it could not before."""
+    world = small_world()
+    client = world.client("c1")
+    world.run(1.0)
+    call = client.submit(b"k1", "nobody", timeout_s=2.0)
+    world.run(1.0)
+    world.freeze("c1")
+    world.run(6.0)
+    assert not call.endings
+    world.thaw("c1")
+    world.run(0.2)
+    assert call.ending is not None
+    assert [pause.to_s - pause.from_s for pause in world.history.pauses["c1"]] == [pytest.approx(6.0)]
+    assert world.problems() == []
+
+
+def test_a_streamed_reply_comes_in_parts() -> None:
+    """Key, who ran it, and which part it is: what the checker of their order looks at."""
+    world = World(1)
+    world.broker("b1")
+    world.worker("w1", lambda _job: Run(0.4, parts=3))
+    call = world.client("c1").submit(b"k1", "echo", timeout_s=5.0)
+    assert world.ended(call)
+    assert call.parts == [(b"k1", b"part", b"w1#1/1", b"%d" % number) for number in range(3)]
+    assert call.ending is not None and call.ending.reply == (b"k1", b"done", b"3")
+
+
+def test_what_workers_wait_and_whom_brokers_send_away_is_noted() -> None:
+    """The history shows what no call shows: backoffs and DISCONNECTs."""
+    world = small_world()
+    world.run(1.0)
+    world.cut("w1", "b1")
+    world.run(3.0)
+    (wait,) = world.history.waits
+    assert wait.process == "w1#1" and 0.0 <= wait.seconds <= 0.1
+    assert world.history.dismissals == []
+    world.schedule([Stop(0.0, "b1", 1.0)])
+    world.run(0.5)
+    (told,) = world.history.dismissals
+    assert told.broker == "b1#1" and not told.ours, "a broker that stops may say so"
+
+
+def test_a_handler_that_is_told_to_stop_is_noted() -> None:
+    """With the moment, so that a checker can say whether it was in time."""
+    world = World(1)
+    world.broker("b1")
+    world.worker("w1", takes(5.0))
+    client = world.client("c1")
+    client.submit(b"k1", "echo", timeout_s=20.0)
+    world.run(1.0)
+    client.cancel(b"k1")
+    world.run(1.0)
+    (run,) = world.history.executions
+    assert run.told_s is not None and run.told_s - world.started_s == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_monitored_broker_hears_that_a_connection_ended() -> None:
+    """As from the socket monitor of the real shell: it looks at once, and need not wait for a heartbeat to fail."""
+    for monitored, probes in [(True, 2), (False, 0)]:
+        world = World(1, model=NetworkModel(monitored=monitored))
+        world.broker("b1")
+        world.worker("w1", takes(0.1))
+        world.worker("w2", takes(0.1))
+        world.run(1.05)
+        world.kill("w1")
+        world.run(0.5)
+        assert world.broker_engine("b1").counters.probes == probes

@@ -31,7 +31,7 @@ def test_the_help_of_each_command_shows_an_example(name: str, capsys: pytest.Cap
 
 def test_all_commands_are_there() -> None:
     """A command that is not added to the group does not exist."""
-    assert set(cli.commands) >= {"broker", "worker", "call", "status", "demo"}
+    assert set(cli.commands) >= {"broker", "worker", "call", "chaos", "status", "demo"}
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

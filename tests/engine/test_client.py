@@ -271,7 +271,8 @@ def test_an_unknown_call_behind_a_fence_is_sent_again() -> None:
     desk.answer(2, Status.UNKNOWN_CALL, attempt=2, outcome=Outcome.NOT_EXECUTED)
     assert desk.trace() == ["open 2 a", "hello 2", "attach 2 c#2", "submit 2 c#3"]
     # The proof wipes out the first sending: before the horizon it would be refused for something that never was.
-    assert desk.last_call_frame().first_sent_ms == 1000
+    # Half a percent too early, since two clocks never run quite alike.
+    assert desk.last_call_frame().first_sent_ms == 995
     desk.answer(2, attempt=3)
     assert desk.trace() == ["end c ok"]
 

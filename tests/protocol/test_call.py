@@ -271,8 +271,17 @@ def test_a_refusal_proves_only_the_copy_that_was_refused() -> None:
 def test_a_record_speaks_for_every_copy_that_it_joined() -> None:
     """Once the broker showed that it holds the call, an older copy can only join what it knows."""
     news = said(Status.ACCEPTED, 2, place=Place.QUEUED_NO_WORKER)
-    state, _ = go(SAFE, asked(SAFE), Lost(1, "cut"), Grant(2, "a", L1), news, said(Status.NO_SERVICE, 2))
+    refusal = said(Status.NO_SERVICE, 2, place=Place.QUEUED_NO_WORKER)
+    state, _ = go(SAFE, asked(SAFE), Lost(1, "cut"), Grant(2, "a", L1), news, refusal)
     assert not state.past.may_have_run
+
+
+@pytest.mark.parametrize("status", [Status.OVERLOADED, Status.NO_SERVICE])
+def test_a_refusal_after_the_record_was_forgotten_speaks_for_its_own_copy_alone(status: Status) -> None:
+    """The broker ran the call, answered into a link that was gone, forgot it, and refused the next copy as new."""
+    news = said(Status.STARTED, 2, place=Place.RUNNING)
+    state, _ = go(SAFE, asked(SAFE), Lost(1, "cut"), Grant(2, "a", L1), news, said(status, 2))
+    assert state.past.may_have_run
 
 
 def test_a_record_does_not_speak_for_another_life() -> None:

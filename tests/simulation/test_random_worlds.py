@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from chaos.planted import BUGS
 from chaos.sim.faults import Fault
 from chaos.sim.random_world import Report, run_world
+from chaos.sim.themes import THEMES
+from chaos.sim.shrink import shrink
 
 WORLDS = int(os.environ.get("RELIABLE_WORLDS", "300"))
 BATCH = 25
@@ -31,6 +34,8 @@ def verdict(reports: Iterable[Report]) -> str:
     for report in reports:
         if report.problems:
             lines += [f"seed {report.seed}, replay with: {report.replay_command()}", *report.problems]
+            needed = shrink(report.seed, runs_max=50).after.faults
+            lines += [f"{len(needed)} of its {len(report.faults)} faults are needed:", *map(repr, needed)]
     return "\n".join(lines)
 
 
@@ -49,6 +54,14 @@ def test_a_seed_that_failed_once_stays_fixed(seed: int) -> None:
     assert not verdict([run_world(seed)]), verdict([run_world(seed)])
 
 
+@pytest.mark.parametrize(("theme", "seed"), [("forgetful", 81), ("forgetful", 5355)])
+def test_a_themed_seed_that_failed_once_stays_fixed(theme: str, seed: int) -> None:
+    """The first took a refusal for a proof about a run that the broker had forgotten; in the second two clocks ran at
+    different rates, and an old copy looked like one that the broker would remember."""
+    report = run_world(seed, theme=THEMES[theme])
+    assert not report.problems, report.problems
+
+
 def test_the_worlds_are_hard_enough_to_mean_something() -> None:
     """If nearly every call went well, the checkers would have had nothing to judge; if nearly none did, neither."""
     reports = [run_world(seed) for seed in range(1000, 1040)]
@@ -57,6 +70,14 @@ def test_the_worlds_are_hard_enough_to_mean_something() -> None:
     assert sum(report.unknown for report in reports) / calls > 0.05
     kinds = {type(fault).__name__ for report in reports for fault in report.faults}
     assert kinds == {"Kill", "Stop", "Freeze", "Stall", "Cut", "Part", "Clog"}
+
+
+def test_a_seed_that_fails_is_reported_with_the_few_faults_that_it_needs() -> None:
+    """Twenty faults explain nothing."""
+    with BUGS["credit-not-returned"].planted():
+        told = verdict([run_world(seed) for seed in (0,)])
+    assert "reliable chaos replay 0 --verbose" in told and "stranded: " in told
+    assert "0 of its 5 faults are needed:" in told
 
 
 @pytest.mark.parametrize("seed", [3, 19])

@@ -1,0 +1,1 @@
+"""The scenarios, one per file; ``chaos.running.catalogue`` finds them by name."""

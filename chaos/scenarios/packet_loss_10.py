@@ -1,0 +1,23 @@
+"""10 of 100 packets vanish between clients and broker, either way."""
+
+from __future__ import annotations
+
+from chaos.running.faults import Loss
+from chaos.running.model import Clients, Demands, Scenario, Topology
+
+__all__ = ["SCENARIO"]
+
+SCENARIO = Scenario(
+    name="packet-loss-10",
+    title="10 % of all packets between clients and broker vanish",
+    promise="nearly every call is answered; TCP repeats what was lost, and nobody is called dead for it",
+    topology=Topology(
+        clients=(Clients(rate=15, timeout_s=5.0), Clients(shell="blocking", rate=5, timeout_s=5.0)),
+        heartbeat_s=1.0,
+        attempt_timeout_s=2.5,
+    ),
+    faults=(Loss(at_s=1.5, for_s=8.0, share=0.1),),
+    demands=Demands(recovery_s=10.0, answered_min=0.9),
+    control=True,
+    short_factor=0.22,
+)
