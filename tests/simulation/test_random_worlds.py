@@ -17,8 +17,8 @@ import pytest
 from chaos.planted import BUGS
 from chaos.sim.faults import Fault
 from chaos.sim.random_world import Report, run_world
-from chaos.sim.themes import THEMES
 from chaos.sim.shrink import shrink
+from chaos.sim.themes import THEMES
 
 WORLDS = int(os.environ.get("RELIABLE_WORLDS", "300"))
 BATCH = 25
