@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,12 @@ _CLEAN_UP_S_MAX = 3.0
 # Each test has its time limit; a single slow example says something about the machine, not about the code.
 hypothesis.settings.register_profile("reliable", deadline=None)
 hypothesis.settings.load_profile("reliable")
+
+
+def pytest_configure() -> None:
+    """A shell that starts this in the background has Ctrl-C ignored, here and in every process that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
