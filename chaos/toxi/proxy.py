@@ -43,7 +43,8 @@ from reliable.errors import ReliableError
 
 __all__ = ["ActiveToxic", "HasAddress", "ToxiProxy", "ToxiproxyError"]
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 20.0
+"""To take out a toxic the server first lets out what the toxic holds back, at the toxic's own rate."""
 _CREATE_TRIES = 5
 _TOXICITY_ROUNDING = 1e-6  # The server keeps it in 32 bits.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
