@@ -294,7 +294,9 @@ class RealStage(Stage):
         deadline = time.monotonic() + _WAIT_S
         with contextlib.suppress(ConnectionRefusedError):
             while time.monotonic() < deadline:
-                socket.create_connection((host, int(port)), 1.0).close()
+                # Reset: it was still there when the connection began.
+                with contextlib.suppress(ConnectionResetError):
+                    socket.create_connection((host, int(port)), 1.0).close()
                 time.sleep(0.01)
 
     def start_server(self) -> None:
