@@ -7,6 +7,7 @@ import logging
 import os
 import selectors
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
@@ -14,7 +15,7 @@ import zmq
 
 from brokers.paranoid import LIFE_BYTES, ParanoidEngine
 from brokers.queueing import QueueConfig, QueueCounters, QueueEngine, QueueSnapshot, Side
-from brokers.shell import bind_router
+from brokers.shell import EVIDENCE_MESSAGES_MAX, STALL_MESSAGES_MAX, STALL_READ_S_MAX, bind_router
 from brokers.simple import SimpleEngine
 from reliable.config import TransportConfig
 from reliable.errors import ClosedError
@@ -35,9 +36,6 @@ _log = logging.getLogger("reliable.queue")
 
 _BATCH_MESSAGES_MAX: Final = 200
 _BATCH_S_MAX: Final = 0.005
-_EVIDENCE_MESSAGES_MAX: Final = 5_000
-"""Read at most, before a worker that cannot be reached counts as gone: its last reply may be among them."""
-_STALL_MESSAGES_MAX: Final = 100_000
 _SOCKET_MESSAGES_MAX: Final = 1_000
 """Per client, where requests wait in the socket: more of them wait at the client."""
 _IDLE_S: Final = 1.0
@@ -56,7 +54,7 @@ _REPORTED: Final = {
 }
 
 
-class PirateQueue:
+class PirateQueue(ABC):
     """Clients in front, workers behind; see ``ParanoidQueue`` and ``SimpleQueue``.
 
         with ParanoidQueue(["tcp://127.0.0.1:5555"], ["tcp://127.0.0.1:5556"]) as queue:
@@ -100,8 +98,9 @@ class PirateQueue:
         self.backends: list[str] = []
         """The same for workers."""
 
+    @abstractmethod
     def _new_engine(self) -> QueueEngine:
-        raise NotImplementedError
+        """Of which kind the queue is."""
 
     def bind(self) -> None:
         """Open the sockets and listen. A second time does nothing.
@@ -283,10 +282,16 @@ class _Loop:
             self._woke = time.monotonic()
             late_s = max(late_s, self._woke - now - wait_s)
         if late_s > self._interval_s:
-            # Nobody was silent while we did not listen: read everything, then let deadlines of liveness slip.
-            self._read(Side.BACKEND, _STALL_MESSAGES_MAX, float("inf"))
-            _log.warning("late by %.1f s: that delay is mine, no worker is judged by it", late_s)
-            self._engine.stalled(late_s, time.monotonic())
+            self._make_good(late_s)
+
+    def _make_good(self, late_s: float) -> None:
+        """Nobody was silent while we did not listen: hear everybody, then let deadlines of liveness slip."""
+        began = time.monotonic()
+        self._read(Side.BACKEND, STALL_MESSAGES_MAX, began + STALL_READ_S_MAX)
+        _log.warning("late by %.1f s: that delay is mine, no worker is judged by it", late_s)
+        # The time that this reading took is no stall to be found next time round.
+        self._woke = time.monotonic()
+        self._engine.stalled(late_s + self._woke - began, self._woke)
 
     def _read_endings(self) -> None:
         """Hear of workers' connections that ended, instead of finding out by the next heartbeat."""
@@ -348,7 +353,7 @@ class _Loop:
             raise error
         if side is Side.BACKEND and unreachable:
             # Replies that were sent before the worker's end may still be unread: they count before the verdict.
-            self._read(side, _EVIDENCE_MESSAGES_MAX, float("inf"))
+            self._read(side, EVIDENCE_MESSAGES_MAX, float("inf"))
         self._engine.unsent(side, message, unreachable, time.monotonic())
 
     def _report(self) -> None:

@@ -31,16 +31,16 @@ from reliable.transport import (
 from reliable.types import Frames
 from reliable.wire.extension import LIFE_BYTES, NO_LIFE
 
-__all__ = ["MajordomoBroker", "bind_router"]
+__all__ = ["EVIDENCE_MESSAGES_MAX", "STALL_MESSAGES_MAX", "STALL_READ_S_MAX", "MajordomoBroker", "bind_router"]
 
 _log = logging.getLogger("reliable.broker")
 
 _BATCH_MESSAGES_MAX: Final = 200
 _BATCH_S_MAX: Final = 0.005
-_EVIDENCE_MESSAGES_MAX: Final = 5_000
+EVIDENCE_MESSAGES_MAX: Final = 5_000
 """Read at most, before a peer that cannot be reached counts as gone: what it sent before its end may be among them."""
-_STALL_MESSAGES_MAX: Final = 100_000
-_STALL_READ_S_MAX: Final = 0.2
+STALL_MESSAGES_MAX: Final = 100_000
+STALL_READ_S_MAX: Final = 0.2
 """For reading what came during a stall. ZeroMQ takes one message from each peer in turn, so that everybody is heard
 long before that; without an end a broker under load would read for ever, answer nothing, and stall by that."""
 _LOOKS_MAX: Final = 20
@@ -277,7 +277,7 @@ class _Loop:
     def _make_good(self, late_s: float) -> None:
         """Nobody was silent while we did not listen: hear everybody, then let deadlines of liveness slip."""
         began = time.monotonic()
-        self._read(_STALL_MESSAGES_MAX, began + _STALL_READ_S_MAX)
+        self._read(STALL_MESSAGES_MAX, began + STALL_READ_S_MAX)
         level = logging.WARNING if late_s > self._interval_s else logging.INFO
         _log.log(level, "late by %.1f s: that delay is mine, no peer is judged by it", late_s)
         self._woke = time.monotonic()
@@ -320,7 +320,7 @@ class _Loop:
                 if error.errno != errno.EHOSTUNREACH:
                     raise
                 # Replies that were sent before the peer's end may still be unread: they count before the verdict.
-                self._read(_EVIDENCE_MESSAGES_MAX, float("inf"))
+                self._read(EVIDENCE_MESSAGES_MAX, float("inf"))
                 self._engine.unsent(message, True, time.monotonic())
 
     def _retry(self, message: Frames) -> None:
@@ -333,5 +333,5 @@ class _Loop:
         except zmq.ZMQError as error:
             unreachable = error.errno == errno.EHOSTUNREACH
             if unreachable:
-                self._read(_EVIDENCE_MESSAGES_MAX, float("inf"))
+                self._read(EVIDENCE_MESSAGES_MAX, float("inf"))
             self._engine.unsent(message, unreachable, time.monotonic())

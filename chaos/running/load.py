@@ -11,6 +11,7 @@ import itertools
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
@@ -160,7 +161,7 @@ class Load:
         self.lag.stop()
 
 
-class _Session:
+class _Session(ABC):
     """One client and its plan."""
 
     def __init__(
@@ -176,11 +177,13 @@ class _Session:
         self._numbers = itertools.count(1)
         self._padding = b"." * clients.body_bytes
 
+    @abstractmethod
     def run(self) -> None:
-        raise NotImplementedError
+        """Make the calls, in a thread of its own."""
 
+    @abstractmethod
     def give_up(self) -> None:
-        raise NotImplementedError
+        """End whatever is open, from another thread."""
 
     def _next(self) -> tuple[float, str]:
         """Seconds until the next planned call, and its kind."""
