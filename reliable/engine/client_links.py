@@ -70,6 +70,9 @@ class LinkDesk:
 
     def _serve_free(self, now: float) -> None:
         """Calls that waited for a breaker go as soon as it lets them."""
+        if self._brokers.ready(now) is None:
+            # Thousands may wait here, and this is asked at every event.
+            return
         for call_id in list(self._free):
             if self._brokers.ready(now) is None:
                 return
