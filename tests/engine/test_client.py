@@ -22,7 +22,8 @@ from reliable.protocol.events import AbandonAll, LinkEnd, LinkOpened, Received, 
 from reliable.protocol.link import HELLO_TAG
 from reliable.status import Status
 from reliable.wire.extension import CallFlag, CallKind, Place
-from tests.support.client_desk import CLIENT, Desk, answer_frames, call_id, hello_frames, life_id
+from tests.support.client_desk import CLIENT, Desk, answer_frames, hello_frames, life_id
+from tests.support.engine_desk import call_id
 
 
 def ready(*brokers: str, config: ClientConfig | None = None, **call: object) -> Desk:

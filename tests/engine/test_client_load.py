@@ -10,7 +10,8 @@ from reliable.errors import LocalProtocolError, Outcome
 from reliable.protocol.events import AbandonAll, LinkEnd, Submit
 from reliable.status import Status
 from reliable.wire.extension import CallFlag, Place
-from tests.support.client_desk import Desk, call_id
+from tests.support.client_desk import Desk
+from tests.support.engine_desk import call_id
 
 FAST = Backoff(initial_s=0.1, delay_s_max=0.1)
 NO_BREAKER = BreakerPolicy(failures=None)

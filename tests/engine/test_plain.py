@@ -20,7 +20,8 @@ from reliable.engine.plain import PlainEngine
 from reliable.engine.plain_links import IDLE_MAX, LINKS_MAX, OPENING_MAX
 from reliable.errors import LocalProtocolError, Outcome
 from reliable.protocol.events import AbandonAll, LinkClosed, LinkEnd, LinkOpened, Received, Submit, Unsent
-from tests.support.plain_desk import PlainDesk, name_id
+from tests.support.engine_desk import call_id
+from tests.support.plain_desk import PlainDesk
 
 # Attempts of 1 s; pauses of 0.5 s and 1 s with jitter 0.5.
 CONFIG = ClientConfig(
@@ -217,7 +218,7 @@ def test_the_attempts_are_as_many_as_the_policy_says() -> None:
     desk.sleep(0.01)
     assert desk.trace() == ["close 3", "end c AttemptsExhausted UNKNOWN"]
     error = desk.error()
-    assert (error.attempts, error.service, error.call_id) == (3, "echo", name_id("c"))
+    assert (error.attempts, error.service, error.call_id) == (3, "echo", call_id("c"))
     assert error.elapsed_s == pytest.approx(4.5)
     assert error.brokers == ("a",) and error.last_state == "sent"
     assert [error.spent.unsent_s, error.spent.silent_s] == pytest.approx([1.5, 3.0])
@@ -256,7 +257,7 @@ def test_an_idempotent_call_goes_on_elsewhere_when_its_link_breaks() -> None:
     desk.open(2)
     desk.receive(2, b"", b"C")
     assert desk.trace() == ["open 1 a", "send 1 -|c", "open 2 b", "send 2 -|c", "end c C"]
-    c = name_id("c")
+    c = call_id("c")
     assert seen == [
         CallStarted(c, b"echo"),
         AttemptStarted(c, 1, "a", False),
@@ -358,7 +359,7 @@ def test_an_empty_budget_ends_the_call() -> None:
     desk.sleep(1.0)
     assert desk.trace()[-1] == "end c AttemptsExhausted UNKNOWN"
     assert "the retry budget is used up" in str(desk.error())
-    assert RetryRefused(name_id("c"), "budget") in seen
+    assert RetryRefused(call_id("c"), "budget") in seen
     assert desk.engine.counters.attempts == 2 and desk.engine.counters.retries_refused == 1
 
 
@@ -619,7 +620,7 @@ def test_misuse_changes_nothing() -> None:
     """A programming error must not cost the calls that are open."""
     desk = asked()
     before = desk.engine.snapshot()
-    again = Submit(call_id=name_id("c"), service=b"echo", body=[b"x"], deadline=None)
+    again = Submit(call_id=call_id("c"), service=b"echo", body=[b"x"], deadline=None)
     with pytest.raises(LocalProtocolError, match="is in use"):
         desk.feed(again)
     with pytest.raises(LocalProtocolError, match="no one-way calls in dialect req"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from reliable.config import Dialect
 from reliable.protocol.events import Received
-from tests.support.plain_desk import PlainDesk, name_id
+from tests.support.engine_desk import call_id
+from tests.support.plain_desk import PlainDesk
 
 
 def test_a_marked_request_takes_no_reply_but_its_own_however_late_the_other_comes() -> None:
@@ -12,7 +13,7 @@ def test_a_marked_request_takes_no_reply_but_its_own_however_late_the_other_come
     desk = PlainDesk(correlate=True)
     desk.submit("a")
     desk.open(1)
-    mark_a, mark_b = name_id("a"), name_id("b")
+    mark_a, mark_b = call_id("a"), call_id("b")
     assert desk.trace() == ["open 1 a", "send 1 a...............|-|a"]
     desk.feed(Received(1, [mark_a, b"", b"first"]))
     desk.submit("b")

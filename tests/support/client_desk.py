@@ -10,18 +10,13 @@ from reliable.errors import Outcome, RequestError
 from reliable.protocol.events import (
     CallFinished,
     CallProgress,
-    CancelCall,
     ClientEffect,
-    ClientEvent,
     CloseLink,
-    LinkClosed,
-    LinkEnd,
     LinkOpened,
     OpenLink,
     Received,
     Send,
     Submit,
-    Unsent,
 )
 from reliable.status import STATUS_TABLE, Retry, Status
 from reliable.types import Frames
@@ -35,15 +30,11 @@ from reliable.wire.extension import (
     Place,
 )
 from reliable.wire.mdp import ClientReply, ClientRequest, Version, decode_at_broker
+from tests.support.engine_desk import EngineDesk, call_id, name_of
 
-__all__ = ["CLIENT", "Desk", "answer_frames", "call_id", "describe", "hello_frames", "life_id"]
+__all__ = ["CLIENT", "Desk", "answer_frames", "describe", "hello_frames", "life_id"]
 
 CLIENT = b"client-instance!"
-
-
-def call_id(name: str) -> bytes:
-    """16 bytes that a trace can show."""
-    return name.encode().ljust(16, b".")
 
 
 def life_id(name: str) -> bytes:
@@ -87,7 +78,7 @@ def describe(effect: ClientEffect) -> str:
         case Send():
             return _describe_send(effect)
         case CallFinished():
-            name = effect.call_id.rstrip(b".").decode()
+            name = name_of(effect.call_id)
             if isinstance(effect.result, RequestError):
                 assert effect.result.outcome is effect.outcome, "the error says something else than the effect"
                 return f"end {name} {type(effect.result).__name__} {effect.outcome.name}"
@@ -105,38 +96,24 @@ def _describe_send(effect: Send) -> str:
         return f"hello {effect.link}"
     frame = CallFrame.decode(request.stack[-1])
     repeat = " repeat" if frame.flags & CallFlag.REPEAT else ""
-    name = frame.call_id.rstrip(b".").decode()
+    name = name_of(frame.call_id)
     return f"{frame.kind.name.lower()} {effect.link} {name}#{frame.attempt}{repeat}"
 
 
-class Desk:
-    """The engine, the time, and the effects that came out and were not looked at yet."""
+class Desk(EngineDesk[ClientEngine]):
+    """The client of brokers of ours."""
 
     def __init__(
         self, *brokers: str, config: ClientConfig | None = None, u: float = 0.5, observer: list[object] | None = None
     ) -> None:
-        self.now = 100.0
-        self.engine = ClientEngine(
+        engine = ClientEngine(
             brokers or ("a",),
             config or ClientConfig(),
             client_id=CLIENT,
             jitter=lambda: u,
             observer=observer.append if observer is not None else None,
         )
-        self.ended: dict[str, CallFinished] = {}
-        self.frames: list[Send] = []
-        self._lines: list[str] = []
-
-    def feed(self, event: ClientEvent) -> None:
-        """One event, as a shell does it: handle, timers, effects."""
-        self.engine.handle(event, self.now)
-        self.engine.timers(self.now)
-        self._collect()
-
-    def trace(self) -> list[str]:
-        """The effects since the last look."""
-        lines, self._lines = self._lines, []
-        return lines
+        super().__init__(engine, describe)
 
     def submit(
         self,
@@ -172,10 +149,6 @@ class Desk:
         self.feed(LinkOpened(link))
         self.feed(Received(link, hello_frames(life, max_message_bytes)))
 
-    def close(self, link: int, end: LinkEnd = LinkEnd.LOST) -> None:
-        """The link breaks or never comes up."""
-        self.feed(LinkClosed(link, end))
-
     def answer(
         self,
         link: int,
@@ -208,46 +181,8 @@ class Desk:
             )
         )
 
-    def unsent(self, link: int, name: str = "c", attempt: int = 1) -> None:
-        """The socket did not take an attempt."""
-        self.feed(Unsent(link, (call_id(name), attempt)))
-
-    def cancel(self, name: str = "c") -> None:
-        """The user gives up."""
-        self.feed(CancelCall(call_id(name)))
-
-    def sleep(self, seconds: float) -> None:
-        """Time goes on; timers ring when they are due, not before."""
-        until = self.now + seconds
-        while (due := self.engine.next_deadline()) is not None and due <= until:
-            assert due > self.now, "a timer is due that timers() left"
-            self.now = due
-            self.engine.timers(self.now)
-            self._collect()
-        self.now = until
-        self.engine.timers(self.now)
-        self._collect()
-
-    def error(self, name: str = "c") -> RequestError:
-        """How a call failed."""
-        result = self.ended[name].result
-        assert isinstance(result, RequestError)
-        return result
-
     def last_call_frame(self) -> CallFrame:
         """Of the newest message about a call."""
         request = decode_at_broker(self.frames[-1].frames)
         assert isinstance(request, ClientRequest)
         return CallFrame.decode(request.stack[-1])
-
-    def _collect(self) -> None:
-        for effect in self.engine.effects():
-            if isinstance(effect, CallFinished):
-                name = effect.call_id.rstrip(b".").decode()
-                assert name not in self.ended, "a call ended twice"
-                self.ended[name] = effect
-            if isinstance(effect, Send):
-                self.frames.append(effect)
-            self._lines.append(describe(effect))
-        due = self.engine.next_deadline()
-        assert due is None or due > self.now, "timers() left something due"

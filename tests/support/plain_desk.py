@@ -13,34 +13,25 @@ from reliable.errors import RequestError
 from reliable.protocol.events import (
     CallFinished,
     CallProgress,
-    CancelCall,
     ClientEffect,
-    ClientEvent,
     CloseLink,
-    LinkClosed,
-    LinkEnd,
     LinkOpened,
     OpenLink,
     Received,
     Send,
     Submit,
-    Unsent,
 )
 from reliable.types import Frames
+from tests.support.engine_desk import EngineDesk, call_id, name_of
 
-__all__ = ["PlainDesk", "ccf", "name_id", "shown"]
+__all__ = ["PlainDesk", "ccf", "shown"]
 
 _CALL_ID_BYTES = 16
 
 
-def name_id(name: str) -> bytes:
-    """A call id that a trace can show."""
-    return name.encode().ljust(_CALL_ID_BYTES, b".")
-
-
 def ccf(name: str, attempt: int = 1) -> bytes:
     """The control frame of a call's attempt in freelance."""
-    return name_id(name) + attempt.to_bytes(4)
+    return call_id(name) + attempt.to_bytes(4)
 
 
 def shown(frames: Frames) -> str:
@@ -51,13 +42,9 @@ def shown(frames: Frames) -> str:
 
 def _word(frame: bytes) -> str:
     if len(frame) == _CALL_ID_BYTES + 4:
-        return f"{_name(frame[:_CALL_ID_BYTES])}#{int.from_bytes(frame[_CALL_ID_BYTES:])}"
+        return f"{name_of(frame[:_CALL_ID_BYTES])}#{int.from_bytes(frame[_CALL_ID_BYTES:])}"
     text = frame.decode("latin-1")
     return (text if text.isprintable() else f"<{frame.hex()}>") or "-"
-
-
-def _name(call_id: bytes) -> str:
-    return call_id.rstrip(b".").decode()
 
 
 def describe(effect: ClientEffect) -> str:
@@ -70,17 +57,17 @@ def describe(effect: ClientEffect) -> str:
         case Send():
             return f"send {effect.link} {shown(effect.frames)}"
         case CallFinished():
-            name = _name(effect.call_id)
+            name = name_of(effect.call_id)
             if isinstance(effect.result, RequestError):
                 assert effect.result.outcome is effect.outcome, "the error says something else than the effect"
                 return f"end {name} {type(effect.result).__name__} {effect.outcome.name}"
             return f"end {name} {shown(effect.result)}"
         case CallProgress():
-            return f"{'partial' if effect.partial else 'progress'} {_name(effect.call_id)} {shown(effect.body)}"
+            return f"{'partial' if effect.partial else 'progress'} {name_of(effect.call_id)} {shown(effect.body)}"
 
 
-class PlainDesk:
-    """The engine, the time, and the effects that came out and were not looked at yet."""
+class PlainDesk(EngineDesk[PlainEngine | FreelanceEngine]):
+    """The client of servers and brokers that know nothing of ours."""
 
     def __init__(
         self,
@@ -91,32 +78,18 @@ class PlainDesk:
         observer: list[object] | None = None,
         correlate: bool = False,
     ) -> None:
-        self.now = 100.0
         config = attrs.evolve(config or ClientConfig(), dialect=dialect, correlate=correlate)
         kind: type[PlainEngine | FreelanceEngine] = (
             FreelanceEngine if config.dialect is Dialect.FREELANCE else PlainEngine
         )
-        self.engine = kind(
+        engine = kind(
             servers or ("a",),
             config,
             client_id=b"client-instance!",
             jitter=lambda: u,
             observer=observer.append if observer is not None else None,
         )
-        self.ended: dict[str, CallFinished] = {}
-        self._lines: list[str] = []
-
-    def feed(self, *events: ClientEvent) -> None:
-        """Events that a shell reads in one go: handle each, then timers, then effects."""
-        for event in events:
-            self.engine.handle(event, self.now)
-        self.engine.timers(self.now)
-        self._collect()
-
-    def trace(self) -> list[str]:
-        """The effects since the last look."""
-        lines, self._lines = self._lines, []
-        return lines
+        super().__init__(engine, describe)
 
     def submit(
         self,
@@ -131,7 +104,7 @@ class PlainDesk:
         """The user calls; the body is the name unless something else is said."""
         self.feed(
             Submit(
-                call_id=name_id(name),
+                call_id=call_id(name),
                 service=service,
                 body=[name.encode()] if body is None else list(body),
                 deadline=None if timeout is None else self.now + timeout,
@@ -145,46 +118,6 @@ class PlainDesk:
         for link in links:
             self.feed(LinkOpened(link))
 
-    def close(self, link: int, end: LinkEnd = LinkEnd.LOST) -> None:
-        """The link breaks or never comes up."""
-        self.feed(LinkClosed(link, end))
-
     def receive(self, link: int, *frames: bytes) -> None:
         """A message comes."""
         self.feed(Received(link, list(frames)))
-
-    def unsent(self, link: int, name: str = "c", attempt: int = 1) -> None:
-        """The socket did not take an attempt."""
-        self.feed(Unsent(link, (name_id(name), attempt)))
-
-    def cancel(self, name: str = "c") -> None:
-        """The user gives up."""
-        self.feed(CancelCall(name_id(name)))
-
-    def sleep(self, seconds: float) -> None:
-        """Time goes on; timers ring when they are due, not before."""
-        until = self.now + seconds
-        while (due := self.engine.next_deadline()) is not None and due <= until:
-            assert due > self.now, "a timer is due that timers() left"
-            self.now = due
-            self.engine.timers(self.now)
-            self._collect()
-        self.now = until
-        self.engine.timers(self.now)
-        self._collect()
-
-    def error(self, name: str = "c") -> RequestError:
-        """How a call failed."""
-        result = self.ended[name].result
-        assert isinstance(result, RequestError)
-        return result
-
-    def _collect(self) -> None:
-        for effect in self.engine.effects():
-            if isinstance(effect, CallFinished):
-                name = _name(effect.call_id)
-                assert name not in self.ended, "a call ended twice"
-                self.ended[name] = effect
-            self._lines.append(describe(effect))
-        due = self.engine.next_deadline()
-        assert due is None or due > self.now, "timers() left something due"
