@@ -27,13 +27,13 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 import zmq
-import zmq.backend
 
 from reliable.config import TransportConfig
+from reliable.messages import read_message, read_messages, send_message
 from reliable.names import Address, Resolver, parse_address
 from reliable.protocol.events import LinkClosed, LinkEnd, LinkOpened, Received
 from reliable.types import Frames
@@ -47,10 +47,8 @@ __all__ = [
     "ipc_is_served",
     "milliseconds",
     "open_router",
-    "read_message",
     "router_options",
     "seed_routing_ids",
-    "send_message",
     "terminate",
     "watch_endings",
 ]
@@ -68,15 +66,6 @@ _READ_BATCH_MAX: Final = 1_000
 _TERMINATE_S_MAX: Final = 1.0
 _IPC_PROBE_S: Final = 0.2
 
-_READABLE: Final = int(zmq.POLLIN)
-# Plain integers: joining two flags of an enum takes longer than handing a frame to libzmq.
-_NOW: Final = int(zmq.NOBLOCK)
-_NOW_AND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
-_EVENTS: Final = int(zmq.EVENTS)
-# The C class itself: what pyzmq's own layer adds to it (flags as enums, tracking, copying by threshold) is not used.
-_send: Final[Any] = zmq.backend.Socket.send
-_recv: Final[Any] = zmq.backend.Socket.recv
-_get: Final[Any] = zmq.backend.Socket.get
 _EVENT: Final = struct.Struct("=hi")
 _HANDSHAKE_FAILED: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -174,34 +163,6 @@ def ipc_is_served(path: str) -> bool:
 def watch_endings(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     """A socket on which a message arrives for each connection of ``socket`` that ends; it does not say whose."""
     return socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-
-
-def send_message(socket: zmq.Socket[bytes], frames: Frames) -> None:
-    """Send all frames or none, without waiting.
-
-    Raises:
-        zmq.Again: The queue to the peer is full.
-        zmq.ZMQError: EHOSTUNREACH: there is no such peer (ROUTER only).
-    """
-    for frame in frames[:-1]:
-        _send(socket, frame, _NOW_AND_MORE)
-    _send(socket, frames[-1], _NOW)
-
-
-def read_message(socket: zmq.Socket[bytes]) -> Frames | None:
-    """The next message, or None if there is none. Consumes the edge of the descriptor only if there is none."""
-    if not int(_get(socket, _EVENTS)) & _READABLE:
-        return None
-    try:
-        # As a frame object, which knows whether more follow: to ask the socket costs as much as to receive.
-        frame = _recv(socket, _NOW, False)
-        frames = [frame.bytes]
-        while frame.more:
-            frame = _recv(socket, _NOW, False)
-            frames.append(frame.bytes)
-    except zmq.Again:
-        return None
-    return frames
 
 
 def terminate(context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -322,20 +283,18 @@ class LinkTable:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._resolver = resolver or Resolver(wake)
         self._links: dict[int, _Link] = {}
-        self._dirty: dict[int, _Link] = {}
+        self.dirty: dict[int, _Link] = {}
+        """What ``drain`` must look at before anybody waits."""
         self._opening: dict[int, _Link] = {}
 
     def __len__(self) -> int:
         return len(self._links)
 
-    @property
-    def dirty(self) -> bool:
-        """Whether ``drain`` must be called before anybody waits."""
-        return bool(self._dirty)
-
     def next_deadline(self) -> float | None:
         """When ``drain`` must be called at the latest, or None."""
-        return min((link.deadline for link in self._opening.values()), default=None)
+        if not self._opening:
+            return None
+        return min(link.deadline for link in self._opening.values())
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -362,7 +321,7 @@ class LinkTable:
 
     def _connect_next(self, link: _Link, now: float) -> bool:
         """Try the next number of the host. False if none is left: the last one's reason stands."""
-        self._dirty[link.number] = link
+        self.dirty[link.number] = link
         while link.candidates:
             target = link.candidates.popleft()
             link.failed = False
@@ -388,7 +347,7 @@ class LinkTable:
 
         def ready() -> None:
             if self._links.get(link.number) is link:
-                self._dirty[link.number] = link
+                self.dirty[link.number] = link
 
         def monitor_ready() -> None:
             link.news = True
@@ -409,7 +368,7 @@ class LinkTable:
         link = self._links.pop(number, None)
         if link is not None:
             self._opening.pop(number, None)
-            self._dirty.pop(number, None)
+            self.dirty.pop(number, None)
             self._release(link, linger=linger)
 
     def _release(self, link: _Link, *, linger: bool) -> None:
@@ -442,9 +401,8 @@ class LinkTable:
         link = self._links.get(number)
         if link is None or link.socket is None or not link.opened:
             return False
-        self._dirty[number] = link
+        self.dirty[number] = link
         # A dead link still takes messages (see the top of this module); its monitor knows better.
-        link.news = True
         self._read_monitor(link)
         if link.failed:
             return False
@@ -462,8 +420,10 @@ class LinkTable:
             for link in self._opening.values():
                 if link.deadline <= now:
                     link.failed = True
-                    self._dirty[link.number] = link
-        dirty, self._dirty = self._dirty, {}
+                    self.dirty[link.number] = link
+        if not self.dirty:
+            return events
+        dirty, self.dirty = self.dirty, {}
         for link in dirty.values():
             self._drain_link(link, now, events)
         return events
@@ -478,12 +438,13 @@ class LinkTable:
             self._connect_next(link, now)
 
     def _drain_link(self, link: _Link, now: float, events: list[LinkEvent]) -> None:
-        self._read_monitor(link)
+        if link.news:
+            self._read_monitor(link)
         if link.opened:
             if self._opening.pop(link.number, None) is not None:
                 events.append(LinkOpened(link.number))
             if not self._read_messages(link, events):
-                self._dirty[link.number] = link
+                self.dirty[link.number] = link
                 return
         elif link.failed:
             self._release(link, linger=False)
@@ -499,16 +460,15 @@ class LinkTable:
     def _read_messages(self, link: _Link, events: list[LinkEvent]) -> bool:
         """Whether the socket was read empty."""
         assert link.socket is not None
-        for _ in range(_READ_BATCH_MAX):
-            frames = read_message(link.socket)
-            if frames is None:
-                return True
-            events.append(Received(link.number, frames))
-        return False
+        messages = read_messages(link.socket, _READ_BATCH_MAX)
+        number = link.number
+        for frames in messages:
+            events.append(Received(number, frames))
+        return len(messages) < _READ_BATCH_MAX
 
     def _read_monitor(self, link: _Link) -> None:
         """Learn what libzmq says about the connection."""
-        if link.monitor is None or not link.news:
+        if link.monitor is None:
             return
         link.news = False
         while (message := read_message(link.monitor)) is not None:

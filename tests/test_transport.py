@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 from reliable.config import TransportConfig
+from reliable.messages import read_message, send_message
 from reliable.names import Resolver
 from reliable.protocol.events import LinkClosed, LinkEnd, LinkOpened, Received
 from reliable.sync.waiting import SelectorWait
@@ -27,9 +28,7 @@ from reliable.transport import (
     dealer_options,
     milliseconds,
     open_router,
-    read_message,
     router_options,
-    send_message,
 )
 from tests.support.ports import free_endpoint, free_port
 
