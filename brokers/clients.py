@@ -12,16 +12,20 @@ from brokers import answers
 from brokers.delivery import Dispatcher
 from brokers.endings import Endings
 from brokers.peers import ClientPeer, Worker, peer_key
-from brokers.records import Call, CallState
+from brokers.records import DONE, QUEUED, Call, size_of
 from brokers.services import Service
 from brokers.state import BrokerState
 from reliable.errors import Outcome, RemoteProtocolError
 from reliable.status import Status
-from reliable.wire.extension import NO_LIFE, CallFlag, CallFrame, CallKind, Place, is_extension
+from reliable.types import Frames
+from reliable.wire.extension import MAGIC, NO_LIFE, CallFlag, CallFrame, CallKind, Place
 from reliable.wire.mdp import ClientRequest
 
 __all__ = ["ClientDesk"]
 
+_NO_ADDRESSES: Final[Frames] = []
+"""Of all calls that came without a proxy; never filled."""
+_SUBMIT: Final = CallKind.SUBMIT
 _HEDGE: Final = int(CallFlag.HEDGE)
 _ONE_WAY: Final = int(CallFlag.ONE_WAY)
 _FAIL_FAST: Final = int(CallFlag.FAIL_FAST)
@@ -48,7 +52,8 @@ class _Ask:
         self.frame = frame
         self.flags = int(frame.flags)
         """As a plain integer, which is many times cheaper to test."""
-        self.deadline = client.greeted_at + min(frame.deadline_ms, _FAR_MS) / 1000
+        deadline_ms = frame.deadline_ms
+        self.deadline = client.greeted_at + (deadline_ms if deadline_ms < _FAR_MS else _FAR_MS) / 1000
         self.first_sent = client.greeted_at + frame.first_sent_ms / 1000
 
 
@@ -64,16 +69,20 @@ class ClientDesk:
         """A valid request of MDP, not of a registered worker."""
         stack = request.stack
         state = self._state
-        if not stack or not is_extension(stack[-1]):
+        if not stack or stack[-1][:4] != MAGIC:
             # By routing id alone: in front of a plain request stands whatever REQ_CORRELATE or a proxy put there.
-            client = state.peers.make(peer)
-            if self._same_version(client, request):
+            client = state.peers.get(peer) or state.peers.make(peer)
+            if client.version is request.version or self._same_version(client, request):
                 self._plain(peer, client, request)
             else:
                 state.counters.dropped_invalid += 1
             return
         known = state.peers.get(peer if len(stack) == 1 else peer_key(peer, stack[:-1]))
-        if known is None or known.hello is None or not self._same_version(known, request):
+        if (
+            known is None
+            or known.hello is None
+            or not (known.version is request.version or self._same_version(known, request))
+        ):
             # Without a hello there is nothing to reckon the deadline from; and no answer could be understood.
             state.counters.dropped_invalid += 1
             return
@@ -92,7 +101,7 @@ class ClientDesk:
 
     def _plain(self, peer: bytes, client: ClientPeer, request: ClientRequest) -> None:
         state = self._state
-        size = sum(map(len, request.body))
+        size = size_of(request.body)
         if size > state.config.message_bytes_max:
             state.counters.too_large += 1
             state.counters.unanswered += 1
@@ -102,19 +111,22 @@ class ClientDesk:
             state.counters.overloaded += 1
             state.counters.unanswered += 1
             return
+        if not client.routing_id:
+            client.routing_id = peer
+        # By position: names for so many would cost more than the rest of it.
         call = Call(
-            call_id=state.next_token(),
-            ours=False,
-            service=service,
-            body=request.body,
-            size=size,
-            peer=client,
-            answer_to=peer,
-            stack=request.stack,
-            version=request.version,
-            client_key=peer,
-            deadline=state.now + state.config.plain_request_expiry_s,
-            now=state.now,
+            b"",
+            False,
+            service,
+            request.body,
+            size,
+            client,
+            client.routing_id,
+            request.stack or _NO_ADDRESSES,
+            request.version,
+            client.routing_id,
+            state.now + state.config.plain_request_expiry_s,
+            state.now,
         )
         self._admit(call, worker)
 
@@ -123,13 +135,19 @@ class ClientDesk:
         state.counters.requests += 1
         state.held_bytes += call.weight
         state.wheel.set(call, call.deadline)
-        self._dispatcher.offer(call, worker)
+        if worker is None:
+            state.enqueue(call)
+        else:
+            self._dispatcher.offer(call, worker)
 
     def _room(self, name: bytes, client_key: bytes, size: int) -> tuple[Service | None, Worker | None]:
         """The service, and a worker that is free for it; no service if a limit is reached."""
         state = self._state
         config = state.config
-        if state.stopped or state.held_bytes + size > config.held_bytes_max:
+        if state.stopped:
+            state.heard_new_at = state.now
+            return None, None
+        if state.held_bytes + size > config.held_bytes_max:
             return None, None
         service = state.services.ask(name)
         if service is None:
@@ -163,7 +181,7 @@ class ClientDesk:
         call = state.calls.calls.get(frame.call_id)
         if call is not None:
             self._known(ask, call)
-        elif frame.kind is CallKind.SUBMIT:
+        elif frame.kind is _SUBMIT:
             self._submit(ask)
         else:
             self._ask_in_vain(ask)
@@ -216,7 +234,7 @@ class ClientDesk:
     def _submit_new(self, ask: _Ask, prior: bool) -> None:
         state = self._state
         request, frame = ask.request, ask.frame
-        size = sum(map(len, request.body))
+        size = size_of(request.body)
         if size > state.config.message_bytes_max:
             state.counters.too_large += 1
             self._refuse(ask, Status.TOO_LARGE)
@@ -224,35 +242,38 @@ class ClientDesk:
         service, worker = self._room(request.service, ask.instance, size)
         if service is None:
             state.counters.overloaded += 1
-            self._refuse(ask, Status.OVERLOADED, retry_after_s=state.config.retry_after_s)
+            self._refuse(ask, Status.OVERLOADED, retry_after_s=state.retry_after_s())
             return
         if worker is not None and ask.flags & _HEDGE:
             worker = service.pick_beside(frame.client, frame.digest) or worker
+        if not ask.client.routing_id:
+            ask.client.routing_id = ask.peer
         call = Call(
-            call_id=frame.call_id,
-            ours=True,
-            service=service,
-            body=request.body,
-            size=size,
-            peer=ask.client,
-            answer_to=ask.peer,
-            stack=request.stack[:-1],
-            version=request.version,
-            client_key=ask.instance,
-            deadline=ask.deadline,
-            now=state.now,
-            attempt=frame.attempt,
-            flags=ask.flags,
-            digest=frame.digest,
-            instance=frame.client,
-            trace=frame.trace,
-            prior=prior,
+            frame.call_id,
+            True,
+            service,
+            request.body,
+            size,
+            ask.client,
+            ask.client.routing_id,
+            request.stack[:-1] if len(request.stack) > 1 else _NO_ADDRESSES,
+            request.version,
+            ask.instance,
+            ask.deadline,
+            state.now,
+            frame.attempt,
+            ask.flags,
+            frame.digest,
+            # Mostly the same; then one of them is kept, not one for each call.
+            ask.instance if frame.client == ask.instance else frame.client,
+            frame.trace,
+            prior,
         )
         call.idempotent = call.may_repeat()
         state.calls.calls[call.call_id] = call
         self._admit(call, worker)
-        one_way = bool(ask.flags & _ONE_WAY) and call.state is not CallState.DONE
-        if one_way or (call.state is CallState.QUEUED and not service.has_live_worker()):
+        one_way = bool(ask.flags & _ONE_WAY) and call.state is not DONE
+        if one_way or (call.state is QUEUED and not service.has_live_worker()):
             self._endings.answer(call, Status.ACCEPTED, call.proven_outcome(), answers.NO_BODY)
             call.quiet = one_way
 
@@ -274,7 +295,7 @@ class ClientDesk:
         if frame.kind is CallKind.SUBMIT and (frame.digest != call.digest or ask.request.service != call.service.name):
             state.counters.id_conflicts += 1
             self._refuse(ask, Status.ID_CONFLICT)
-        elif call.state is CallState.DONE:
+        elif call.state is DONE:
             self._retarget(ask, call)
             self._endings.replay(call)
         elif frame.kind is CallKind.CANCEL:
@@ -307,7 +328,7 @@ class ClientDesk:
     def _cancel(self, call: Call) -> None:
         state = self._state
         state.counters.cancelled += 1
-        queued = call.state is CallState.QUEUED
+        queued = call.state is QUEUED
         if queued:
             state.dequeue(call)
         self._endings.finish(call, Status.CANCELLED, call.proven_outcome())

@@ -26,6 +26,11 @@ def _positive_or_none(_: object, attribute: attrs.Attribute[Any], value: Any) ->
         _positive(_, attribute, value)
 
 
+def _not_negative_seconds(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{attribute.name} must be finite and not negative, not {value!r}")
+
+
 _at_least_one = validators.and_(validators.instance_of(int), validators.ge(1))
 _not_negative = validators.and_(validators.instance_of(int), validators.ge(0))
 
@@ -57,6 +62,9 @@ class BrokerConfig:
     overdue_slot_s: float | None = attrs.field(default=60.0, validator=_positive_or_none)
     """One of our workers that goes on with a request after its deadline or cancellation gets its slot back when it
     reports, or after this long. None: only when it reports."""
+
+    drain_s: float = attrs.field(default=10.0, validator=_not_negative_seconds)
+    """How long a broker that is told to stop waits for what is in workers' hands; 0: not at all."""
 
     # --- queues: what does not fit is refused, never silently kept ---
     queued_per_client_max: int = attrs.field(default=10_000, validator=_at_least_one)

@@ -66,6 +66,8 @@ class BrokerCounters:
     """Finished calls and fences dropped before their time; each moves the horizon."""
     limbo_entered: int = 0
     limbo_recovered: int = 0
+    never_arrived: int = 0
+    """Hand-overs on a connection that broke, of which the worker's next READY proves that they did not reach it."""
     workers_registered: int = 0
     workers_gone: int = 0
     """Of those, how many are no longer; for any reason."""

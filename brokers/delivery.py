@@ -20,13 +20,13 @@ from typing import Final
 
 from brokers.endings import Endings
 from brokers.peers import Worker
-from brokers.records import Call, CallState, HandOver
+from brokers.records import DONE, HELD, QUEUED, Call, HandOver
 from brokers.services import Service
 from brokers.state import BrokerState
 from reliable.errors import Outcome, RemoteProtocolError
 from reliable.status import Status
 from reliable.types import Frames
-from reliable.wire.extension import TOKEN_BYTES, CallFlag, Delivery, DeliveryKind
+from reliable.wire.extension import MAGIC, TOKEN_BYTES, CallFlag, Delivery, DeliveryKind, pack_delivery
 from reliable.wire.mdp import WorkerRequest, decode_at_worker
 
 __all__ = ["Dispatcher"]
@@ -35,7 +35,7 @@ _HEDGE: Final = int(CallFlag.HEDGE)
 _REPEAT: Final = int(CallFlag.REPEAT)
 _IDEMPOTENT: Final = int(CallFlag.IDEMPOTENT)
 _FOR_BROKER: Final = (CallFlag.IDEMPOTENT | CallFlag.NOT_IDEMPOTENT | CallFlag.FAIL_FAST).value
-_FLAGS: Final = [CallFlag(number) for number in range(256)]
+_RUN: Final = int(DeliveryKind.RUN)
 
 
 class Dispatcher:
@@ -47,23 +47,22 @@ class Dispatcher:
 
     # --- towards a worker ---
 
-    def offer(self, call: Call, worker: Worker | None) -> None:
-        """A new request: to ``worker`` if one is free, else into the queue."""
-        if worker is not None:
-            self._hand_over(call, worker)
-        else:
-            self._state.enqueue(call)
+    def offer(self, call: Call, worker: Worker) -> None:
+        """A new request, to a worker that is free."""
+        self._hand_over(call, worker)
+        worker.reshelve()
 
     def serve(self, worker: Worker) -> None:
         """Let a worker that may have become free stand where it belongs, and give it what waits for it."""
-        worker.reshelve()
         state = self._state
-        while state.queued and worker.shelf >= 0 and not state.stopped:
+        # What waits comes first: a worker that stood on its shelf for it would be taken off at once.
+        while (shelf := worker.right_shelf()) >= 0 and state.queued and not state.stopped:
             service = _next_service(worker)
             if service is None:
-                return
+                break
             self._hand_over(state.pop(service), worker)
-            state.services.settle(service)
+        if shelf != worker.shelf or worker.rooms is not None:
+            worker.reshelve()
 
     def _serve_service(self, service: Service) -> None:
         state = self._state
@@ -72,22 +71,27 @@ class Dispatcher:
             if worker is None:
                 return
             self._hand_over(state.pop(service), worker)
+            worker.reshelve()
 
     def _hand_over(self, call: Call, worker: Worker) -> None:
-        """Give ``call``, which is in no queue, to ``worker``, which has a free slot; or end it if it must not run."""
+        """Give ``call``, which is in no queue, to ``worker``, which has a free slot; or end it if it must not run.
+
+        The worker is to be put on its shelf afterwards.
+        """
         state = self._state
         if not self._may_run(call, worker):
             return
         call.unproven += 1
         call.deliveries += 1
-        hand_over = HandOver(state.next_token(), call, worker, state.now)
-        call.state = CallState.HELD
+        token = address = state.next_token()
+        if not call.call_id:
+            call.call_id = token
+        hand_over = HandOver(token, call, worker, state.now)
+        call.state = HELD
         call.held = hand_over
-        worker.in_hand[hand_over.token] = hand_over
-        worker.reshelve()
-        address = hand_over.token
+        worker.in_hand[token] = hand_over
         if worker.ours:
-            address = self._delivery(call, hand_over).encode()
+            address = _run(call, hand_over)
             state.wheel.set(hand_over, state.now + state.config.delivery_timeout_s)
         state.to_worker(worker, address, call.body)
         state.counters.dispatched += 1
@@ -126,24 +130,6 @@ class Dispatcher:
             return False
         return True
 
-    def _delivery(self, call: Call, hand_over: HandOver) -> Delivery:
-        flags = call.flags & ~_FOR_BROKER
-        if call.idempotent:
-            flags |= _IDEMPOTENT
-        return Delivery(
-            hand_over.token,
-            DeliveryKind.RUN,
-            _FLAGS[flags],
-            call.attempt,
-            min(call.deliveries, 0xFFFF),
-            call.call_id,
-            call.instance,
-            math.ceil((call.deadline - hand_over.worker.greeted_at) * 1000),
-            call.digest,
-            call.trace,
-            call.service.name,
-        )
-
     # --- back from a worker ---
 
     def undo(self, hand_over: HandOver, *, delivered: bool = False) -> None:
@@ -157,7 +143,7 @@ class Dispatcher:
             call.deliveries -= 1
         current = hand_over.current
         self._let_go(hand_over)
-        if call.state is CallState.DONE:
+        if call.state is DONE:
             self._endings.proven_unrun(call)
         elif current:
             call.held = None
@@ -179,12 +165,15 @@ class Dispatcher:
         """The worker reported a final result: its slot is free."""
         if hand_over.worker.in_hand.pop(hand_over.token, None) is None or hand_over.call.others:
             self._let_go(hand_over)
-        else:
+        elif hand_over.bucket >= 0:
             self._state.wheel.drop(hand_over)
 
     def requeue(self, call: Call) -> None:
         """Let a request that came back wait in front of the others, or give it to whom is free."""
         state = self._state
+        if state.stopped:
+            self._endings.finish(call, Status.OVERLOADED, call.proven_outcome())
+            return
         call.urgent = True
         call.collected = None
         call.collected_bytes = 0
@@ -202,7 +191,7 @@ class Dispatcher:
         state.wheel.drop(hand_over)
         if not hand_over.current:
             state.late.add(hand_over)
-        elif hand_over.worker.ours and not (self._repeatable(call) or call.streamed or state.stopped):
+        elif hand_over.worker.ours and not (self._repeatable(call) or call.streamed or state.left):
             hand_over.limbo = True
             state.limbo[hand_over.token] = hand_over
             state.wheel.set(hand_over, state.now + state.config.limbo_s)
@@ -211,7 +200,7 @@ class Dispatcher:
             self.abandon(hand_over)
 
     def _repeatable(self, call: Call) -> bool:
-        return call.idempotent and call.may_repeat() and not call.streamed and not self._state.stopped
+        return call.idempotent and call.may_repeat() and not call.streamed
 
     def abandon(self, hand_over: HandOver) -> None:
         """Wait for this reply no longer: repeat the request if that is safe, else end it."""
@@ -221,6 +210,9 @@ class Dispatcher:
             self._state.late.add(hand_over)
         if not self._repeatable(call):
             self._end_lost(call)
+        elif self._state.stopped:
+            # A broker that leaves is no worker that died of the request: it goes on at the next broker.
+            self._endings.finish(call, Status.OVERLOADED, Outcome.UNKNOWN)
         elif call.unproven >= self._state.config.delivery_cap:
             self._state.counters.quarantined += 1
             self._end_lost(call)
@@ -229,9 +221,7 @@ class Dispatcher:
 
     def _end_lost(self, call: Call) -> None:
         self._state.counters.worker_lost += 1
-        # A broker that stops is no worker that died of the request: what may be repeated goes on at the next broker.
-        elsewhere = self._state.stopped and call.idempotent and call.may_repeat() and not call.streamed
-        self._endings.finish(call, Status.OVERLOADED if elsewhere else Status.WORKER_LOST, Outcome.UNKNOWN)
+        self._endings.finish(call, Status.WORKER_LOST, Outcome.UNKNOWN)
 
     def retire(self, hand_over: HandOver) -> None:
         """Take a request from a worker that is there but does not move; its slot is free, its late reply welcome."""
@@ -257,7 +247,7 @@ class Dispatcher:
         """
         state = self._state
         if not hand_over.recalled:
-            hand_over.recalled = True
+            hand_over.recalled = hand_over.stopped = True
             state.control(hand_over.worker, DeliveryKind.CANCEL, hand_over.token)
             if not self._repeatable(hand_over.call):
                 state.wheel.set(hand_over, state.now + state.config.limbo_s)
@@ -292,10 +282,10 @@ class Dispatcher:
         hand_over.at = state.now
         hand_over.recalled = False
         worker.in_hand[hand_over.token] = hand_over
-        if call.state is CallState.QUEUED:
+        if call.state is QUEUED and not (hand_over.stopped and self._repeatable(call)):
             state.dequeue(call)
             state.services.settle(call.service)
-            call.state = CallState.HELD
+            call.state = HELD
             call.held = hand_over
         if not hand_over.current:
             self._endings.overdue(hand_over)
@@ -304,10 +294,7 @@ class Dispatcher:
         """A worker does not offer a service after all."""
         service = self._state.services.get(name)
         if service is not None and service in worker.services:
-            if worker.shelf >= 0:
-                service.shelve(worker, worker.shelf, -1)
-            worker.services.remove(service)
-            service.withdraw(worker)
+            worker.leave(service)
             self._state.services.settle(service)
 
     def purge_outbox(self, peer: bytes) -> None:
@@ -346,12 +333,33 @@ class Dispatcher:
 
 def _next_service(worker: Worker) -> Service | None:
     services = worker.services
+    if len(services) == 1 and worker.rooms is None:
+        return services[0] if services[0].queue.length else None
     for step in range(len(services)):
         index = (worker.turn + step) % len(services)
-        if services[index].queue.length:
+        if services[index].queue.length and worker.has_room(services[index]):
             worker.turn = index + 1
             return services[index]
     return None
+
+
+def _run(call: Call, hand_over: HandOver) -> bytes:
+    """The ``Delivery`` that lets one of our workers run the call, in bytes; the object would be looked at by nobody."""
+    flags = call.flags & ~_FOR_BROKER
+    fixed = pack_delivery(
+        hand_over.token,
+        MAGIC,
+        _RUN,
+        flags | _IDEMPOTENT if call.idempotent else flags,
+        call.attempt,
+        call.deliveries if call.deliveries < 0xFFFF else 0xFFFF,
+        call.call_id,
+        call.instance,
+        math.ceil((call.deadline - hand_over.worker.greeted_at) * 1000),
+        call.digest,
+        len(call.trace),
+    )
+    return fixed + call.trace + call.service.name
 
 
 def _is_run(address: bytes) -> bool:

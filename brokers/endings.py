@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from brokers import answers
-from brokers.records import Call, CallState, HandOver
+from brokers.records import DONE, HELD, QUEUED, Call, HandOver
 from brokers.state import BrokerState
 from reliable.errors import Outcome
 from reliable.status import Status
@@ -19,7 +19,11 @@ from reliable.wire.extension import DeliveryKind
 
 __all__ = ["Endings"]
 
+_OK: Final = Status.OK
+_OVERLOADED: Final = Status.OVERLOADED
 _WITH_BODY: Final = frozenset({Status.OK, Status.HANDLER_ERROR})
+_NOTHING: Final[Frames] = []
+"""In place of the bodies of all calls that have ended; never filled."""
 _OPEN_TO_NEWS: Final = frozenset({Status.EXPIRED, Status.CANCELLED, Status.WORKER_LOST})
 """Endings about which a late report of a worker can still say more."""
 
@@ -44,19 +48,19 @@ class Endings:
         """
         state = self._state
         if call.ours and not call.quiet:
-            retry_after_s = state.config.retry_after_s if status is Status.OVERLOADED else 0.0
+            retry_after_s = state.retry_after_s() if status is _OVERLOADED else 0.0
             self.answer(call, status, outcome, body or answers.NO_BODY, retry_after_s=retry_after_s)
         elif call.ours:
             state.counters.one_way_ended += 1
-        elif status is Status.OK:
+        elif status is _OK:
             state.outbox.append(answers.plain_reply(call, body or answers.NO_BODY, True))
         else:
             state.counters.unanswered += 1
         held, call.held = call.held, None
-        call.state = CallState.DONE
+        call.state = DONE
         call.status = status
         call.outcome = outcome
-        call.body = []
+        call.body = _NOTHING
         state.held_bytes -= call.weight
         if held is not None and held is not by:
             self.overdue(held)
@@ -80,7 +84,7 @@ class Endings:
         state = self._state
         if call.status in _WITH_BODY and not call.streamed:
             call.reply = body
-        if call.status is Status.OVERLOADED:
+        if call.status is _OVERLOADED:
             self._forget_refused(call)
             return
         for forgotten in state.calls.finish(call):
@@ -135,7 +139,7 @@ class Endings:
         """The deadline of a call has passed; it is in no queue."""
         state = self._state
         status, outcome = Status.EXPIRED, call.proven_outcome()
-        if call.state is CallState.QUEUED and outcome is Outcome.NOT_EXECUTED and state.services.unknown(call.service):
+        if call.state is QUEUED and outcome is Outcome.NOT_EXECUTED and state.services.unknown(call.service):
             status = Status.NO_SERVICE
             state.counters.no_service += 1
         state.counters.expired += 1
@@ -144,11 +148,11 @@ class Endings:
     def due(self, call: Call) -> None:
         """The deadline of a call, or the end of its memory."""
         state = self._state
-        if call.state is CallState.QUEUED:
+        if call.state is QUEUED:
             state.dequeue(call)
             self.expire(call)
             state.services.settle(call.service)
-        elif call.state is CallState.HELD:
+        elif call.state is HELD:
             self.expire(call)
         elif state.now < call.deadline + state.config.grace_s:
             state.wheel.set(call, call.deadline + state.config.grace_s)
@@ -167,6 +171,7 @@ class Endings:
         elif not worker.ours:
             state.wheel.set(hand_over, max(hand_over.call.deadline, state.now) + state.config.grace_s)
         else:
+            hand_over.stopped = True
             state.control(worker, DeliveryKind.CANCEL, hand_over.token)
             if state.config.overdue_slot_s is None:
                 state.wheel.drop(hand_over)
@@ -181,6 +186,7 @@ class Endings:
             if hand_over.token in worker.in_hand:
                 self.overdue(hand_over)
             elif worker.ours and not hand_over.recalled and state.workers.get(worker.peer) is worker:
+                hand_over.stopped = True
                 state.control(worker, DeliveryKind.CANCEL, hand_over.token)
 
     # --- streams of plain clients ---

@@ -41,8 +41,8 @@ theirs are collected, with a limit, and put in front of the final one.
 All memory is bounded by ``BrokerConfig``; what a bound drops is counted, and refused aloud where there is a word.
 
 Parts: ``state`` (tables), ``clients`` and ``management`` (what clients send), ``workers`` and ``replies`` (what
-workers send), ``delivery`` (hand-overs), ``endings`` (answers). Left out: the libmdp dialect ``"" | MDPC02``, a second
-socket for workers, hedged attempts (one is joined like any repetition), durable requests.
+workers send), ``delivery`` (hand-overs), ``endings`` (answers), ``leaving`` (the drain). Left out: the libmdp dialect
+``"" | MDPC02``, a second socket for workers, hedged attempts (one is joined like any repetition), durable requests.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ from brokers.clients import ClientDesk
 from brokers.config import BrokerConfig
 from brokers.delivery import Dispatcher
 from brokers.endings import Endings
+from brokers.leaving import Leaving
 from brokers.management import Management
-from brokers.peers import BeatTimer, ProbeTimer, WatchTimer, Worker
+from brokers.peers import BeatTimer, LeaveTimer, ProbeTimer, WatchTimer, Worker
 from brokers.records import Call, Fence, HandOver
 from brokers.replies import ReplyDesk
 from brokers.snapshot import BrokerSnapshot, take_snapshot
@@ -73,7 +74,7 @@ from reliable.wire.mdp import (
     decode_at_broker,
     decode_at_client,
 )
-from reliable.wire.mmi import is_reserved
+from reliable.wire.mmi import RESERVED_PREFIX
 
 __all__ = ["MajordomoEngine"]
 
@@ -110,6 +111,7 @@ class MajordomoEngine:
         self._clients = ClientDesk(state, endings, self._dispatcher)
         self._workers = WorkerDesk(state, self._dispatcher)
         self._replies = ReplyDesk(state, endings, self._dispatcher)
+        self._leaving = Leaving(state, endings, self._workers)
 
     # --- input ---
 
@@ -121,8 +123,10 @@ class MajordomoEngine:
             return
         peer = frames[0]
         worker = state.workers.get(peer)
+        if worker is not None and self._is_result(worker, frames):
+            return
         try:
-            command = decode_at_broker(frames[1:])
+            command = decode_at_broker(frames, 1)
         except RemoteProtocolError:
             self._malformed(peer, worker)
             return
@@ -134,6 +138,26 @@ class MajordomoEngine:
             self._of_worker(worker, command)
         else:
             self._of_stranger(peer, command)
+
+    def _is_result(self, worker: Worker, frames: Frames) -> bool:
+        """The reply to a request that the worker holds and that is waited for: nearly every message of a worker is one.
+
+        It passes the very checks that ``_of_worker`` makes, but nothing is built to find that out.
+
+        Returns:
+            Whether it was one and is dealt with. If not, nothing was done.
+        """
+        at = worker.result_at
+        if frames[1:at] != worker.result_opening or len(frames) < at + 3 or frames[at + 1]:
+            return False
+        hand_over = self._replies.waited_for(worker, frames[at])
+        if hand_over is None:
+            return False
+        revived = self._workers.heard(worker)
+        self._replies.result(worker, hand_over, frames[at + 2 :])
+        if revived:
+            self._serve_if(revived, worker)
+        return True
 
     def _malformed(self, peer: bytes, worker: Worker | None) -> None:
         """7/MDP: drop it, and take the peer for invalid."""
@@ -148,7 +172,7 @@ class MajordomoEngine:
 
     def _request(self, peer: bytes, worker: Worker | None, request: ClientRequest) -> None:
         state = self._state
-        if is_reserved(request.service):
+        if request.service.startswith(RESERVED_PREFIX):
             if worker is not None:
                 self._serve_if(self._workers.heard(worker), worker)
             self._management.receive(peer, request)
@@ -276,6 +300,8 @@ class MajordomoEngine:
                 self._workers.probe()
             elif isinstance(entry, Fence):
                 state.calls.drop_fence(entry)
+            elif isinstance(entry, LeaveTimer):
+                self._leaving.due()
 
     def next_deadline(self) -> float | None:
         """When ``timers`` must be called at the latest."""
@@ -289,25 +315,28 @@ class MajordomoEngine:
 
     # --- the end ---
 
+    def drain(self, until: float, now: float) -> None:
+        """Take nothing new, end what waits as OVERLOADED, and let workers finish what they hold.
+
+        Args:
+            until: When to ``stop`` at the latest; asked more than once, the earliest counts.
+            now: The present moment.
+        """
+        self._state.now = now
+        self._leaving.begin(until)
+
+    def drained(self, now: float) -> bool:
+        """After ``drain``: whether it is time to ``stop``. Before: False."""
+        return self._leaving.over(now)
+
     def stop(self, now: float) -> None:
         """End every call with an answer, send DISCONNECT to every worker, refuse what comes after.
 
         Queued calls and those that may be repeated end as OVERLOADED, which sends their clients to the next broker; the
         others in workers' hands as WORKER_LOST, UNKNOWN.
         """
-        state = self._state
-        state.now = now
-        state.stopped = True
-        for worker in list(state.workers.values()):
-            self._workers.disconnect(worker)
-        for hand_over in list(state.limbo.values()):
-            state.wheel.drop(hand_over)
-            self._workers.hand_over_due(hand_over)
-        for service in list(state.services.by_name.values()):
-            while service.queue.length:
-                call = state.pop(service)
-                self._endings.finish(call, Status.OVERLOADED, call.proven_outcome())
-            state.services.settle(service)
+        self._state.now = now
+        self._leaving.finish()
 
     def snapshot(self, now: float | None = None) -> BrokerSnapshot:
         """A frozen view; ages are reckoned at ``now``, by default the moment of the last event."""

@@ -1,7 +1,8 @@
 """8/MMI: questions that the broker answers itself. They fix no role, make no service record and queue nothing.
 
 ``mmi.service`` tells the truth: 200 only if a worker is registered that a request can be expected to reach.
-``mmi.reliable`` is the hello of our peers, ``mmi.reliable.status`` the snapshot as JSON. Everything else is 501.
+``mmi.reliable`` is the hello of our peers, ``mmi.reliable.time`` says how long ago it was, ``mmi.reliable.status`` is
+the snapshot as JSON. Everything else is 501.
 """
 
 from __future__ import annotations
@@ -11,15 +12,25 @@ from typing import Final
 
 import msgspec
 
+from brokers import answers
 from brokers.peers import peer_key
 from brokers.snapshot import BrokerSnapshot
 from brokers.state import BrokerState
 from reliable.errors import Outcome, RemoteProtocolError
 from reliable.status import Status
 from reliable.types import Frames
-from reliable.wire.extension import HELLO_SERVICE, AnswerFrame, CallFrame, Hello, HelloAnswer, is_extension
+from reliable.wire.extension import HELLO_SERVICE, AnswerFrame, CallFrame, Hello, HelloAnswer, Role, is_extension
 from reliable.wire.mdp import ClientReply, ClientRequest
-from reliable.wire.mmi import FOUND, NOT_FOUND, NOT_IMPLEMENTED, SERVICE_QUERY, STATUS_QUERY
+from reliable.wire.mmi import (
+    FOUND,
+    NOT_FOUND,
+    NOT_IMPLEMENTED,
+    SERVICE_QUERY,
+    STATUS_QUERY,
+    TIME_QUERY,
+    TIME_STAMP_BYTES,
+    time_answer,
+)
 
 __all__ = ["Management"]
 
@@ -55,14 +66,28 @@ class Management:
         body = self._body(peer, addresses, request)
         state.counters.management += 1
         state.outbox.append([peer, *ClientReply(request.version, request.service, body, stack).encode()])
+        if state.stopped and request.service == HELLO_SERVICE:
+            self._tell_that_we_leave(peer, addresses)
+
+    def _tell_that_we_leave(self, peer: bytes, addresses: Frames) -> None:
+        """Others were told when the drain began; who comes later learns it right behind the answer to its hello."""
+        state = self._state
+        client = state.peers.get(peer_key(peer, addresses))
+        if client is not None and client.hello is not None and client.hello.role is Role.CLIENT:
+            pause_s = max(0.0, state.leave_by - state.now)
+            state.outbox.append(answers.leaving(peer, addresses, client.version, state.life, pause_s))
+            state.heard_new_at = state.now
 
     def _body(self, peer: bytes, addresses: Frames, request: ClientRequest) -> Frames:
         name = request.service
         if name == SERVICE_QUERY and len(request.body) == 1:
             service = self._state.services.get(request.body[0])
-            return [FOUND if service is not None and service.has_live_worker() else NOT_FOUND]
+            serves = service is not None and service.has_live_worker() and not self._state.stopped
+            return [FOUND if serves else NOT_FOUND]
         if name == HELLO_SERVICE and len(request.body) == 1:
             return self._hello(peer, addresses, request.body[0])
+        if name == TIME_QUERY and len(request.body) == 1 and len(request.body[0]) == TIME_STAMP_BYTES:
+            return self._time(peer, addresses, request.body[0])
         if name == STATUS_QUERY:
             return [FOUND, _JSON.encode(self._snapshot())]
         return [NOT_IMPLEMENTED]
@@ -82,3 +107,22 @@ class Management:
         client.greeted_at = state.now
         state.counters.hellos += 1
         return [FOUND, *HelloAnswer(state.life, state.config.message_bytes_max).encode()]
+
+    def _time(self, peer: bytes, addresses: Frames, stamp: bytes) -> Frames:
+        """How long ago the hello was from which this peer's times are reckoned; 404 if it is forgotten, or never was.
+
+        The zero itself stays where it is: frames that are under way must not change their meaning.
+        """
+        state = self._state
+        worker = state.workers.get(peer)
+        if worker is not None:
+            # What its deliveries say is reckoned from the hello before its READY, whatever came later.
+            return [FOUND, *time_answer(stamp, _ms(state.now - worker.greeted_at))] if worker.ours else [NOT_FOUND]
+        client = state.peers.get(peer_key(peer, addresses))
+        if client is None or client.hello is None:
+            return [NOT_FOUND]
+        return [FOUND, *time_answer(stamp, _ms(state.now - client.greeted_at))]
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

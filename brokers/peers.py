@@ -7,12 +7,13 @@ proxies put in front belong to the key, so that each has a session of its own.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from brokers.wheel import Timed
 from reliable.types import Frames
-from reliable.wire.extension import Hello
-from reliable.wire.mdp import Version
+from reliable.wire.extension import Hello, Role
+from reliable.wire.mdp import FINAL_OPENING, Version
 
 if TYPE_CHECKING:
     from brokers.records import HandOver
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BeatTimer",
     "ClientPeer",
+    "LeaveTimer",
     "PeerKey",
     "PeerTable",
     "ProbeTimer",
@@ -42,9 +44,11 @@ def peer_key(peer: bytes, addresses: Frames) -> PeerKey:
 class ClientPeer:
     """A peer that said hello, or a plain client. Its version is fixed by its first request."""
 
-    __slots__ = ("gone", "greeted_at", "hello", "version")
+    __slots__ = ("gone", "greeted_at", "hello", "routing_id", "version")
 
     def __init__(self) -> None:
+        self.routing_id = b""
+        """Of its connection. Each message brings it along anew; its calls keep this one, and not one each."""
         self.version: Version | None = None
         self.hello: Hello | None = None
         self.greeted_at = 0.0
@@ -91,6 +95,13 @@ class PeerTable:
             self._old = self._young
             self._young = {}
         self._young[key] = peer
+
+    def clients(self) -> Iterator[tuple[PeerKey, ClientPeer]]:
+        """Those of ours, by their hello."""
+        for generation in (self._young, self._old):
+            for key, peer in generation.items():
+                if peer.hello is not None and peer.hello.role is Role.CLIENT:
+                    yield key, peer
 
     def lost(self, key: PeerKey) -> None:
         """A send found this routing id gone: forget it."""
@@ -165,6 +176,12 @@ class ProbeTimer(Timed):
         """How many are still to come."""
 
 
+class LeaveTimer(Timed):
+    """When to look whether a broker that leaves may go."""
+
+    __slots__ = ()
+
+
 class WatchTimer(WorkerTimer):
     """When its silence is judged, unless it was heard meanwhile."""
 
@@ -189,8 +206,12 @@ class Worker:
         "max_message_bytes",
         "ours",
         "peer",
+        "result_at",
+        "result_opening",
+        "rooms",
         "services",
         "shelf",
+        "stands",
         "stuck",
         "turn",
         "version",
@@ -210,6 +231,9 @@ class Worker:
     ) -> None:
         self.peer = peer
         self.version = version
+        self.result_opening = FINAL_OPENING[version]
+        """What its results begin with, and behind it and the routing id the place of the address in them."""
+        self.result_at = 1 + len(self.result_opening)
         self.instance = instance
         self.ours = bool(instance)
         self.credit = credit
@@ -233,6 +257,11 @@ class Worker:
         """No new work until it is heard again: its pipe is full, it just refused work, or a newer connection of the
         same process makes it doubtful."""
         self.shelf = -1
+        self.rooms: dict[bytes, int] | None = None
+        """How many requests of a service it runs at once, for those where that is less than its credit. More of them
+        would only wait with it, in slots that other services could use."""
+        self.stands: dict[Service, int] = {}
+        """The shelf at each service, if it has ``rooms``."""
         self.beat = BeatTimer(self)
         self.watch = WatchTimer(self)
 
@@ -248,7 +277,31 @@ class Worker:
     def reshelve(self) -> None:
         """Stand where load and state say, behind those already there."""
         new = self.right_shelf()
-        if new != self.shelf:
+        if self.rooms is not None:
+            self._reshelve_each(new)
+        elif new != self.shelf:
             for service in self.services:
                 service.shelve(self, self.shelf, new)
             self.shelf = new
+
+    def has_room(self, service: Service) -> bool:
+        """Whether it runs one more of this service at once, as far as the service's own limit goes."""
+        room = None if self.rooms is None else self.rooms.get(service.name)
+        return room is None or sum(held.call.service.name == service.name for held in self.in_hand.values()) < room
+
+    def _reshelve_each(self, new: int) -> None:
+        for service in self.services:
+            right = new if new >= 0 and self.has_room(service) else -1
+            old = self.stands.get(service, -1)
+            if right != old:
+                service.shelve(self, old, right)
+                self.stands[service] = right
+        self.shelf = new
+
+    def leave(self, service: Service) -> None:
+        """Stand there no longer, and do not come back."""
+        shelf = self.shelf if self.rooms is None else self.stands.pop(service, -1)
+        if shelf >= 0:
+            service.shelve(self, shelf, -1)
+        self.services.remove(service)
+        service.withdraw(self)

@@ -7,7 +7,7 @@ import logging
 import os
 import selectors
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
@@ -15,19 +15,12 @@ import zmq
 
 from brokers.paranoid import LIFE_BYTES, ParanoidEngine
 from brokers.queueing import QueueConfig, QueueCounters, QueueEngine, QueueSnapshot, Side
-from brokers.shell import EVIDENCE_MESSAGES_MAX, STALL_MESSAGES_MAX, STALL_READ_S_MAX, bind_router
+from brokers.serving import EVIDENCE_MESSAGES_MAX, STALL_MESSAGES_MAX, STALL_READ_S_MAX, Server, bind_router
 from brokers.simple import SimpleEngine
 from reliable.config import TransportConfig
 from reliable.errors import ClosedError
-from reliable.transport import (
-    Waker,
-    open_router,
-    read_message,
-    seed_routing_ids,
-    send_message,
-    terminate,
-    watch_endings,
-)
+from reliable.messages import read_message, send_message
+from reliable.transport import Waker
 from reliable.types import Frames
 
 __all__ = ["ParanoidQueue", "PirateQueue", "SimpleQueue"]
@@ -54,7 +47,7 @@ _REPORTED: Final = {
 }
 
 
-class PirateQueue(ABC):
+class PirateQueue(Server):
     """Clients in front, workers behind; see ``ParanoidQueue`` and ``SimpleQueue``.
 
         with ParanoidQueue(["tcp://127.0.0.1:5555"], ["tcp://127.0.0.1:5556"]) as queue:
@@ -70,6 +63,7 @@ class PirateQueue(ABC):
         ValueError: No address on one of the sides.
     """
 
+    _what = "queue"
     clients_wait_in_the_socket: ClassVar[bool] = False
     """Whether the front socket is left unread at times, and so has to have a bound of its own."""
 
@@ -83,16 +77,11 @@ class PirateQueue(ABC):
         for binds in (frontends, backends):
             if isinstance(binds, str) or not binds:
                 raise ValueError("give a list with at least one address to bind, like ['tcp://127.0.0.1:5555']")
+        super().__init__(transport)
         self.config = config or QueueConfig()
         self._binds = {Side.FRONTEND: list(frontends), Side.BACKEND: list(backends)}
-        self._transport = transport or TransportConfig()
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets: dict[Side, zmq.Socket[bytes]] = {}
-        self._endings: zmq.Socket[bytes] | None = None
         self._engine: QueueEngine | None = None
-        self._waker = Waker()
-        self._stopping = False
-        self._closed = False
         self.frontends: list[str] = []
         """What is bound for clients, ports filled in; empty before ``bind``."""
         self.backends: list[str] = []
@@ -102,52 +91,21 @@ class PirateQueue(ABC):
     def _new_engine(self) -> QueueEngine:
         """Of which kind the queue is."""
 
-    def bind(self) -> None:
-        """Open the sockets and listen. A second time does nothing.
+    def _open(self) -> zmq.Socket[bytes]:
+        for side, bound in ((Side.FRONTEND, self.frontends), (Side.BACKEND, self.backends)):
+            socket = self._sockets[side] = self._open_router(self.config.message_bytes_max)
+            if side is Side.FRONTEND and self.clients_wait_in_the_socket:
+                socket.setsockopt(zmq.RCVHWM, _SOCKET_MESSAGES_MAX)
+            for address in self._binds[side]:
+                bound.append(bind_router(socket, address))
+        return self._sockets[Side.BACKEND]
 
-        Raises:
-            OSError: An address is in use (``errno.EADDRINUSE``), not ours, or cannot be read; the text names it.
-            ClosedError: The queue was closed.
-        """
-        if self._closed:
-            raise ClosedError("the queue is closed")
-        if self._engine is not None:
-            return
-        seed_routing_ids()
-        self._context = zmq.Context()
-        try:
-            for side, bound in ((Side.FRONTEND, self.frontends), (Side.BACKEND, self.backends)):
-                socket = open_router(self._context, self._transport, message_bytes_max=self.config.message_bytes_max)
-                self._sockets[side] = socket
-                if side is Side.FRONTEND and self.clients_wait_in_the_socket:
-                    socket.setsockopt(zmq.RCVHWM, _SOCKET_MESSAGES_MAX)
-                for address in self._binds[side]:
-                    bound.append(bind_router(socket, address))
-        except OSError:
-            self._release()
-            raise
-        self._endings = watch_endings(self._sockets[Side.BACKEND])
+    def _start(self) -> None:
         self._engine = self._new_engine()
 
-    def run(self) -> None:
-        """Serve until ``stop``; binds first if that was not done. Then closes.
-
-        Raises:
-            OSError: As ``bind``.
-            ClosedError: The queue was closed.
-        """
-        self.bind()
+    def _serve(self) -> None:
         assert self._endings is not None and self._engine is not None
-        try:
-            _Loop(self._sockets, self._endings, self._engine, self._waker, self.config).run(lambda: self._stopping)
-        finally:
-            # Replies that were handed over go out, but not for long to clients that do not read.
-            self._release(linger_s=self._transport.linger_s)
-
-    def stop(self) -> None:
-        """Ask ``run`` to end. From any thread or signal handler; returns at once."""
-        self._stopping = True
-        self._waker.wake()
+        _Loop(self._sockets, self._endings, self._engine, self._waker, self.config).run(self._is_stopping)
 
     def snapshot(self) -> QueueSnapshot:
         """What the queue holds. Only between runs, or from the thread that runs it.
@@ -169,29 +127,6 @@ class PirateQueue(ABC):
         if self._engine is None:
             raise ClosedError("the queue is not bound")
         return self._engine.counters
-
-    def close(self) -> None:
-        """Give everything back. While ``run`` goes on in another thread call ``stop`` instead, and join that thread."""
-        self._release()
-
-    def _release(self, linger_s: float = 0.0) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._endings is not None:
-            self._sockets[Side.BACKEND].disable_monitor()
-            self._endings.close(linger=0)
-        for socket in self._sockets.values():
-            socket.close(linger=round(linger_s * 1000))
-        if self._context is not None:
-            terminate(self._context)
-        self._waker.close()
-
-    def __enter__(self) -> PirateQueue:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         fronts = self.frontends or self._binds[Side.FRONTEND]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from brokers.wheel import Timed
@@ -30,8 +31,20 @@ if TYPE_CHECKING:
     from brokers.peers import ClientPeer, Worker
     from brokers.services import Service
 
-__all__ = ["FRAME_BYTES", "Call", "CallState", "CallTable", "Fence", "HandOver", "LateTokens", "weight"]
-
+__all__ = [
+    "DONE",
+    "FRAME_BYTES",
+    "HELD",
+    "QUEUED",
+    "Call",
+    "CallState",
+    "CallTable",
+    "Fence",
+    "HandOver",
+    "LateTokens",
+    "size_of",
+    "weight",
+]
 
 _IDEMPOTENT: Final = int(CallFlag.IDEMPOTENT)
 _NOT_IDEMPOTENT: Final = int(CallFlag.NOT_IDEMPOTENT)
@@ -40,9 +53,14 @@ FRAME_BYTES: Final = 64
 """What a frame costs beside its bytes, so that a message of countless empty frames is not free."""
 
 
+def size_of(body: Frames) -> int:
+    """Bytes of a body, all frames together; most have one."""
+    return len(body[0]) if len(body) == 1 else sum(map(len, body))
+
+
 def weight(body: Frames) -> int:
     """Bytes of memory that a body takes, roughly; of a body of one frame it is that frame's length."""
-    return sum(map(len, body)) + FRAME_BYTES * (len(body) - 1)
+    return len(body[0]) if len(body) == 1 else sum(map(len, body)) + FRAME_BYTES * (len(body) - 1)
 
 
 class CallState(enum.Enum):
@@ -52,6 +70,18 @@ class CallState(enum.Enum):
     HELD = "held"
     """A worker has it, or had it and is in limbo."""
     DONE = "done"
+
+
+# To look a member up in its enum takes ten times as long as to read a constant: what each request meets has constants.
+QUEUED: Final = CallState.QUEUED
+HELD: Final = CallState.HELD
+DONE: Final = CallState.DONE
+_ACCEPTED: Final = Status.ACCEPTED
+_UNKNOWN: Final = Outcome.UNKNOWN
+_NOT_EXECUTED: Final = Outcome.NOT_EXECUTED
+_ENDED: Final = Place.ENDED
+_RUNNING: Final = Place.RUNNING
+_DELIVERED: Final = Place.DELIVERED
 
 
 class Call(Timed):
@@ -96,7 +126,6 @@ class Call(Timed):
 
     def __init__(
         self,
-        *,
         call_id: bytes,
         ours: bool,
         service: Service,
@@ -118,12 +147,12 @@ class Call(Timed):
     ) -> None:
         self.bucket = -1
         self.call_id = call_id
-        """Of a plain request: the broker's own, so that our workers notice a redelivery."""
+        """Of a plain request: the token of its first hand-over, so that our workers notice a redelivery."""
         self.ours = ours
         self.service = service
         self.body = body
         self.size = size
-        self.weight = size + FRAME_BYTES * (len(body) - 1)
+        self.weight = size if len(body) == 1 else size + FRAME_BYTES * (len(body) - 1)
         self.peer = peer
         self.answer_to = answer_to
         """Routing id of the newest attempt."""
@@ -141,7 +170,7 @@ class Call(Timed):
         self.trace = trace
         self.prior = prior
         """It may have run here before this record began: it was first sent before the horizon."""
-        self.state = CallState.QUEUED
+        self.state = QUEUED
         self.quiet = False
         """A one-way call that was accepted: its client wants to hear nothing more, unless it asks."""
         self.urgent = False
@@ -160,8 +189,8 @@ class Call(Timed):
         """A partial reply did not reach the client: the final one must not hide the hole."""
         self.collected: Frames | None = None
         self.collected_bytes = 0
-        self.status = Status.ACCEPTED
-        self.outcome = Outcome.UNKNOWN
+        self.status = _ACCEPTED
+        self.outcome = _UNKNOWN
         self.reply: Frames | None = None
         """Body of the final answer; None when it was evicted."""
 
@@ -172,7 +201,7 @@ class Call(Timed):
 
     def proven_outcome(self) -> Outcome:
         """What a refusal may claim."""
-        return Outcome.UNKNOWN if self.may_have_run else Outcome.NOT_EXECUTED
+        return _UNKNOWN if self.unproven > 0 or self.prior else _NOT_EXECUTED
 
     def may_repeat(self) -> bool:
         """Whether it is safe to run it (again, and concurrently), by the call, the service, and 7/MDP.
@@ -186,16 +215,14 @@ class Call(Timed):
 
     def place(self) -> Place:
         """Where it is, for the caller's story."""
-        if self.state is CallState.QUEUED:
-            return Place.QUEUED if self.service.has_live_worker() else Place.QUEUED_NO_WORKER
-        if self.state is CallState.DONE or self.held is None:
-            return Place.ENDED
         held = self.held
-        if held.limbo:
-            return Place.LIMBO
-        if held.worker.stuck:
-            return Place.STUCK
-        return Place.RUNNING if held.started else Place.DELIVERED
+        if held is not None and self.state is HELD and not (held.limbo or held.worker.stuck):
+            return _RUNNING if held.started else _DELIVERED
+        if self.state is QUEUED:
+            return Place.QUEUED if self.service.has_live_worker() else Place.QUEUED_NO_WORKER
+        if self.state is DONE or held is None:
+            return _ENDED
+        return Place.LIMBO if held.limbo else Place.STUCK
 
 
 class HandOver(Timed):
@@ -205,7 +232,7 @@ class HandOver(Timed):
     an overdue run.
     """
 
-    __slots__ = ("at", "call", "instance", "limbo", "partials", "recalled", "started", "token", "worker")
+    __slots__ = ("at", "call", "instance", "limbo", "partials", "recalled", "started", "stopped", "token", "worker")
 
     def __init__(self, token: bytes, call: Call, worker: Worker, now: float) -> None:
         self.bucket = -1
@@ -219,6 +246,8 @@ class HandOver(Timed):
         self.limbo = False
         self.recalled = False
         """Its worker was asked to give it back."""
+        self.stopped = False
+        """Its worker was told that nobody waits for it: what its handler says from then on may be due to that."""
 
     @property
     def current(self) -> bool:
@@ -261,14 +290,17 @@ class CallTable:
         self.forgotten = 0
         self.evicted = 0
 
-    def finish(self, call: Call) -> list[Timed]:
+    def finish(self, call: Call) -> Sequence[Timed]:
         """Keep ``call`` as finished, with its reply as far as there is room.
 
         Returns:
             What was forgotten in its stead; their deadlines are to be dropped.
         """
         self._finished[call.call_id] = call
-        self.cache(call)
+        if call.reply:
+            self.cache(call)
+        if len(self._finished) <= self._finished_max:
+            return ()
         dropped: list[Timed] = []
         while len(self._finished) > self._finished_max:
             _, oldest = self._finished.popitem(last=False)
@@ -283,7 +315,8 @@ class CallTable:
         """Count the reply of a finished call, and evict the oldest bodies until all fit."""
         if not call.reply:
             return
-        self._uncache(call.call_id)
+        if call.call_id in self._cached:
+            self._uncache(call.call_id)
         size = weight(call.reply)
         self._cached[call.call_id] = size
         self._reply_bytes += size

@@ -13,13 +13,15 @@ from brokers import answers
 from brokers.delivery import Dispatcher
 from brokers.endings import Endings
 from brokers.peers import Worker
-from brokers.records import FRAME_BYTES, Call, CallState, HandOver, weight
+from brokers.records import FRAME_BYTES, Call, CallState, HandOver, size_of, weight
 from brokers.state import BrokerState
 from reliable.errors import Outcome, RemoteProtocolError
 from reliable.status import Status
 from reliable.types import Frames
 from reliable.wire.extension import (
     CONTROL_TOKEN,
+    RESULT_BYTES,
+    TOKEN_BYTES,
     CallFlag,
     DeliveryKind,
     GiveBackReason,
@@ -31,6 +33,8 @@ from reliable.wire.mdp import Version, WorkerReply
 __all__ = ["ReplyDesk"]
 
 _WANTS_PROGRESS: Final = int(CallFlag.WANTS_PROGRESS)
+_OK: Final = Status.OK
+_EXECUTED: Final = Outcome.EXECUTED
 _NO_REPLY: Final = {int(status): status for status in (Status.TOO_LARGE, Status.REPLY_EVICTED)}
 """Details of an ERROR that is not the handler's: it ran well, and the worker has no reply to give."""
 
@@ -42,6 +46,21 @@ class ReplyDesk:
         self._state = state
         self._endings = endings
         self._dispatcher = dispatcher
+
+    def waited_for(self, worker: Worker, address: bytes) -> HandOver | None:
+        """What a final reply to this address ends, if it is a plain result. None: that is for ``receive`` to judge."""
+        if worker.ours:
+            if address[TOKEN_BYTES:] != RESULT_BYTES:
+                return None
+            address = address[:TOKEN_BYTES]
+        hand_over = worker.in_hand.get(address)
+        return hand_over if hand_over is not None and hand_over.call.held is hand_over else None
+
+    def result(self, worker: Worker, hand_over: HandOver, body: Frames) -> None:
+        """The result that ``waited_for`` found."""
+        self._dispatcher.release(hand_over)
+        self._end(hand_over.call, hand_over, _OK, _EXECUTED, body)
+        self._dispatcher.serve(worker)
 
     def receive(self, worker: Worker, command: WorkerReply) -> bool:
         """A reply of a registered worker.
@@ -95,7 +114,9 @@ class ReplyDesk:
                 status = _NO_REPLY.get(report.detail, Status.HANDLER_ERROR)
                 if status is not Status.HANDLER_ERROR:
                     body = body[1:] or answers.NO_BODY
-                if not report.executed:
+                if report.detail == Status.WORKER_LOST:
+                    outcome = Outcome.UNKNOWN
+                elif not report.executed:
                     # One that says so after it said "started" has proven nothing, but it claims no run either.
                     call.unproven -= not hand_over.started
                     outcome = call.proven_outcome()
@@ -109,13 +130,13 @@ class ReplyDesk:
         """A reply ends a call, which is in no queue."""
         state = self._state
         state.counters.replies += 1
-        if status is Status.HANDLER_ERROR:
+        if status is not _OK and status is Status.HANDLER_ERROR:
             state.counters.handler_errors += 1
         if call.collected:
             body = call.collected + body
         if call.broken_stream:
             status, body = Status.REPLY_EVICTED, answers.NO_BODY
-        elif call.peer.too_large(sum(map(len, body))):
+        elif call.peer.hello is not None and call.peer.too_large(size_of(body)):
             state.counters.too_large += 1
             status, body = Status.TOO_LARGE, answers.NO_BODY
         self._endings.finish(call, status, outcome, body, by=hand_over)
@@ -126,6 +147,9 @@ class ReplyDesk:
         state.counters.late_replies += 1
         if hand_over.partials:
             # Its parts were forwarded to nobody, or the call goes on with the parts of another: no whole reply.
+            return
+        if status is not _OK and call.state is not CallState.DONE and call.idempotent and call.may_repeat():
+            # It may have ended only because it was told that the call is another worker's now, whose end will count.
             return
         if call.state is CallState.DONE:
             self._endings.news(call, status, outcome, body)

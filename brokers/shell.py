@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -15,38 +17,24 @@ import zmq
 
 from brokers.config import BrokerConfig
 from brokers.majordomo import MajordomoEngine
+from brokers.serving import EVIDENCE_MESSAGES_MAX, STALL_MESSAGES_MAX, STALL_READ_S_MAX, Server, bind_router
 from brokers.snapshot import BrokerSnapshot
 from reliable.config import TransportConfig
 from reliable.errors import ClosedError
-from reliable.transport import (
-    Waker,
-    ipc_is_served,
-    open_router,
-    read_message,
-    seed_routing_ids,
-    send_message,
-    terminate,
-    watch_endings,
-)
+from reliable.messages import read_message, read_messages, send_message
+from reliable.transport import Waker
 from reliable.types import Frames
 from reliable.wire.extension import LIFE_BYTES, NO_LIFE
 
-__all__ = ["EVIDENCE_MESSAGES_MAX", "STALL_MESSAGES_MAX", "STALL_READ_S_MAX", "MajordomoBroker", "bind_router"]
+__all__ = ["MajordomoBroker"]
 
 _log = logging.getLogger("reliable.broker")
 
 _BATCH_MESSAGES_MAX: Final = 200
 _BATCH_S_MAX: Final = 0.005
-EVIDENCE_MESSAGES_MAX: Final = 5_000
-"""Read at most, before a peer that cannot be reached counts as gone: what it sent before its end may be among them."""
-STALL_MESSAGES_MAX: Final = 100_000
-STALL_READ_S_MAX: Final = 0.2
-"""For reading what came during a stall. ZeroMQ takes one message from each peer in turn, so that everybody is heard
-long before that; without an end a broker under load would read for ever, answer nothing, and stall by that."""
+_AT_ONCE_MAX: Final = 16
+"""Messages taken from the socket under one reading of the clock, and handled before the time is looked at again."""
 _LOOKS_MAX: Final = 20
-_BACKLOG: Final = 4_096
-"""Connections that wait to be accepted; the system may allow fewer. With libzmq's 100, of a thousand workers that come
-at once many are dropped and try again a second later."""
 _FRAME_BYTES_EXTRA: Final = 64 * 1024
 """What the frames around a body may have; the engine judges the body itself and can say so, libzmq just hangs up."""
 
@@ -57,7 +45,7 @@ def _new_life() -> bytes:
     return life
 
 
-class MajordomoBroker:
+class MajordomoBroker(Server):
     """A broker for clients and workers of MDP 0.1, MDP 0.2 and this library, on one socket.
 
         with MajordomoBroker(["tcp://127.0.0.1:5555"]) as broker:
@@ -78,70 +66,62 @@ class MajordomoBroker:
     ) -> None:
         if isinstance(binds, str) or not binds:
             raise ValueError("give a list with at least one address to bind, like ['tcp://127.0.0.1:5555']")
+        super().__init__(transport)
         self.config = config or BrokerConfig()
         self._binds = list(binds)
-        self._transport = transport or TransportConfig()
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
-        self._endings: zmq.Socket[bytes] | None = None
         self._engine: MajordomoEngine | None = None
-        self._waker = Waker()
-        self._stopping = False
-        self._closed = False
+        self._asked: deque[float] = deque()
+        """Seconds to drain, of each wish to stop that the engine has not heard of."""
+        self._leave_by = math.inf
         self.life = _new_life()
         """8 bytes that name this run; clients and workers tell a restart by them."""
         self.endpoints: list[str] = []
         """What is bound, ports filled in; empty before ``bind``."""
 
-    # --- from outside -----------------------------------------------------------------------------
+    def _open(self) -> zmq.Socket[bytes]:
+        socket = self._socket = self._open_router(self.config.message_bytes_max + _FRAME_BYTES_EXTRA)
+        for address in self._binds:
+            self.endpoints.append(bind_router(socket, address))
+        return socket
 
-    def bind(self) -> None:
-        """Open the socket and listen. A second time does nothing.
-
-        Raises:
-            OSError: An address is in use (``errno.EADDRINUSE``), not ours, or cannot be read; the text names it.
-            ClosedError: The broker was closed.
-        """
-        if self._closed:
-            raise ClosedError("the broker is closed")
-        if self._socket is not None:
-            return
-        seed_routing_ids()
-        self._context = zmq.Context()
-        size = self.config.message_bytes_max + _FRAME_BYTES_EXTRA
-        self._socket = open_router(self._context, self._transport, message_bytes_max=size)
-        try:
-            for address in self._binds:
-                self.endpoints.append(bind_router(self._socket, address))
-        except OSError:
-            self._release()
-            raise
-        self._endings = watch_endings(self._socket)
+    def _start(self) -> None:
         self._engine = MajordomoEngine(self.config, life=self.life, now=time.monotonic())
 
-    def run(self) -> None:
-        """Serve until ``stop``; binds first if that was not done. Then tells clients and workers, and closes.
+    def _serve(self) -> None:
+        assert self._socket is not None and self._endings is not None and self._engine is not None
+        _Loop(self._socket, self._endings, self._engine, self._waker, self.config).run(self._is_stopping)
+
+    def stop(self, drain_s: float | None = None) -> None:
+        """Ask ``run`` to end: refuse new calls, wait for what workers hold, say goodbye. From any thread or signal
+        handler; returns at once. Asked more than once, the earliest end counts.
+
+        Args:
+            drain_s: Seconds that workers get for what they hold; 0 is now. None: ``BrokerConfig.drain_s``.
 
         Raises:
-            OSError: As ``bind``.
-            ClosedError: The broker was closed.
+            ValueError: A negative number of seconds, or no number.
         """
-        self.bind()
-        assert self._socket is not None and self._endings is not None and self._engine is not None
-        try:
-            loop = _Loop(self._socket, self._endings, self._engine, self._waker, self.config)
-            loop.run(self._is_stopping)
-        finally:
-            # Bound sockets send what they hold before they close, but not for long to peers that do not read.
-            self._release(linger_s=self._transport.linger_s)
+        seconds = self.config.drain_s if drain_s is None else drain_s
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"a broker drains for zero or more seconds, not for {drain_s!r}")
+        self._asked.append(seconds)
+        super().stop()
 
     def _is_stopping(self) -> bool:
-        return self._stopping
+        """Whether it is time to go; passes on to the engine what was asked for meanwhile."""
+        if not self._stopping or self._engine is None:
+            return False
+        now = time.monotonic()
+        while self._asked:
+            self._leave_by = min(self._leave_by, now + self._asked.popleft())
+            self._engine.drain(self._leave_by, now)
+        return self._engine.drained(now)
 
-    def stop(self) -> None:
-        """Ask ``run`` to end. From any thread or signal handler; returns at once."""
-        self._stopping = True
-        self._waker.wake()
+    def _linger_s(self) -> float:
+        """The last replies that were waited for may be large; what is left of the drain is theirs."""
+        left_s = self._leave_by - time.monotonic()
+        return max(super()._linger_s(), min(left_s, self._transport.heartbeat_timeout_s) if left_s < math.inf else 0.0)
 
     def snapshot(self) -> BrokerSnapshot:
         """What the broker holds; approximate when taken from another thread than the one that runs.
@@ -158,55 +138,8 @@ class MajordomoBroker:
                 return self._engine.snapshot(time.monotonic())
         return self._engine.snapshot(time.monotonic())
 
-    def close(self) -> None:
-        """Give everything back. While ``run`` goes on in another thread call ``stop`` instead, and join that thread."""
-        self._release()
-
-    def _release(self, linger_s: float = 0.0) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._endings is not None and self._socket is not None:
-            self._socket.disable_monitor()
-            self._endings.close(linger=0)
-        if self._socket is not None:
-            self._socket.close(linger=round(linger_s * 1000))
-        if self._context is not None:
-            terminate(self._context)
-        self._waker.close()
-
-    def __enter__(self) -> MajordomoBroker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<MajordomoBroker {' '.join(self.endpoints or self._binds)}>"
-
-
-def bind_router(socket: zmq.Socket[bytes], address: str) -> str:
-    """Bind; the address as bound. libzmq's errors come without the address and as a class of their own."""
-    if address.startswith("ipc://") and ipc_is_served(address.removeprefix("ipc://")):
-        # libzmq would remove the file and take the clients away from whoever listens there.
-        raise OSError(errno.EADDRINUSE, f"{address}: the address is in use")
-    if "[" in address or address.startswith("tcp://*"):
-        socket.setsockopt(zmq.IPV6, 1 if "[" in address else 0)
-    socket.setsockopt(zmq.BACKLOG, _BACKLOG)
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        number = error.errno or 0
-        reason = {
-            errno.EADDRINUSE: "the address is in use",
-            errno.EADDRNOTAVAIL: "this machine does not have that address",
-            errno.ENODEV: "this machine does not have that address",
-            errno.EINVAL: "that is not an address: write tcp://host:port or ipc://path",
-            errno.EPROTONOSUPPORT: "that is not an address: write tcp://host:port or ipc://path",
-            errno.EACCES: "not allowed",
-        }.get(number, str(error))
-        raise OSError(number, f"{address}: {reason}") from error
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
 class _Loop:
@@ -229,16 +162,22 @@ class _Loop:
         """What we are late by before anybody is judged otherwise for it: less than any time that a peer is given."""
         self._empty = True
         """Whether the socket was read empty after it was last touched; only then is it right to wait."""
+        self._ended = True
+        """Whether connections may have ended since that was last looked at. Its descriptor tells: unlike the ROUTER's,
+        nothing but reading consumes its edge."""
         self._woke = time.monotonic()
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(self._waker.fileno(), selectors.EVENT_READ)
+            selector.register(self._waker.fileno(), selectors.EVENT_READ, self._waker.clear)
             selector.register(int(self._socket.FD), selectors.EVENT_READ)
-            selector.register(int(self._endings.FD), selectors.EVENT_READ)
+            selector.register(int(self._endings.FD), selectors.EVENT_READ, self._endings_are_news)
             while not is_stopping():
+                # What a drain begins with.
+                self._flush()
                 self._wait(selector)
-                self._read_endings()
+                if self._ended:
+                    self._read_endings()
                 self._read_batch()
                 self._flush()
                 if not self._empty:
@@ -257,18 +196,23 @@ class _Loop:
             due = self._engine.next_deadline()
             wait_s = self._interval_s if due is None else min(max(due - now, 0.0), self._interval_s)
             for key, _ in selector.select(wait_s):
-                if key.fd == self._waker.fileno():
-                    self._waker.clear()
+                if key.data is not None:
+                    key.data()
             self._woke = time.monotonic()
             late_s = max(late_s, self._woke - now - wait_s)
         else:
             self._woke = now
+            # Nobody has looked at the descriptors.
+            self._ended = True
         if late_s > self._stall_s:
             self._make_good(late_s)
 
+    def _endings_are_news(self) -> None:
+        self._ended = True
+
     def _read_endings(self) -> None:
         """Hear of connections that ended, instead of finding out by the next heartbeat."""
-        ended = False
+        self._ended = ended = False
         while read_message(self._endings) is not None:
             ended = True
         if ended:
@@ -288,15 +232,17 @@ class _Loop:
 
     def _read(self, messages_max: int, until: float) -> None:
         receive = self._engine.receive
-        for _ in range(messages_max):
-            message = read_message(self._socket)
-            if message is None:
+        now = -math.inf
+        while messages_max > 0 and now <= until:
+            limit = min(messages_max, _AT_ONCE_MAX)
+            messages = read_messages(self._socket, limit)
+            now = time.monotonic()
+            for message in messages:
+                receive(message, now)
+            if len(messages) < limit:
                 self._empty = True
                 return
-            now = time.monotonic()
-            receive(message, now)
-            if now > until:
-                break
+            messages_max -= limit
         self._empty = False
 
     def _run_timers(self) -> None:

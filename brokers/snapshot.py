@@ -57,6 +57,8 @@ class BrokerSnapshot:
     life: str
     """In hex; a new one for each run of the broker."""
     uptime_s: float
+    draining: bool
+    """It was told to stop: it takes nothing new, and waits for what workers hold."""
     version: str
     """Of this library."""
     services: tuple[ServiceView, ...]
@@ -74,6 +76,7 @@ def take_snapshot(state: BrokerState, now: float) -> BrokerSnapshot:
     return BrokerSnapshot(
         life=state.life.hex(),
         uptime_s=round(now - state.started_at, 3),
+        draining=state.stopped,
         version=_library_version(),
         services=tuple(_service_view(service) for service in state.services.by_name.values()),
         workers=tuple(_worker_view(worker, now) for worker in state.workers.values()),

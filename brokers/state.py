@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from brokers.config import BrokerConfig
 from brokers.counters import BrokerCounters
 from brokers.peers import PeerTable, ProbeTimer, Tombstones, Worker
-from brokers.records import Call, CallState, CallTable, HandOver, LateTokens
+from brokers.records import QUEUED, Call, CallTable, HandOver, LateTokens
 from brokers.services import Service, ServiceTable
 from brokers.wheel import Wheel
 from reliable.types import Frames
-from reliable.wire.extension import Delivery, DeliveryKind, make_token
-from reliable.wire.mdp import Version, WorkerDisconnect, WorkerHeartbeat, WorkerRequest
+from reliable.wire.extension import Delivery, DeliveryKind
+from reliable.wire.mdp import Version, WorkerDisconnect, WorkerHeartbeat, worker_request
 
 __all__ = ["BrokerState"]
 
@@ -52,6 +53,15 @@ class BrokerState:
         self.queued_by_client: dict[bytes, int] = {}
         self.held_bytes = 0
         self.stopped = False
+        """It leaves, and takes nothing new (``brokers.leaving``)."""
+        self.left = False
+        """Everything has its end; workers are told to go."""
+        self.draining_since = now
+        """Means something once ``stopped``."""
+        self.leave_by = math.inf
+        """When it goes at the latest."""
+        self.heard_new_at = -math.inf
+        """When, while leaving, a new call was last refused or a client last told."""
         self.missed_s = 2 * config.heartbeat.interval_s
         """A silence longer than this is a gap."""
         self._token = 0
@@ -59,13 +69,18 @@ class BrokerState:
     def next_token(self) -> bytes:
         """A name for one delivery that no other life uses."""
         self._token += 1
-        return make_token(self.life, self._token)
+        return self.life + self._token.to_bytes(8, "big")
+
+    def retry_after_s(self) -> float:
+        """What a refused client is told to wait. The longer a drain lasts already, the longer it is likely to."""
+        least_s = self.config.retry_after_s
+        return max(least_s, 2 * (self.now - self.draining_since)) if self.stopped else least_s
 
     # --- the queues, counted ---
 
     def enqueue(self, call: Call) -> None:
         """Let a request wait at its service."""
-        call.state = CallState.QUEUED
+        call.state = QUEUED
         call.service.queue.push(call)
         self.queued += 1
         self.queued_by_client[call.client_key] = self.queued_by_client.get(call.client_key, 0) + 1
@@ -93,7 +108,7 @@ class BrokerState:
 
     def to_worker(self, worker: Worker, address: bytes, body: Frames) -> None:
         """A REQUEST of MDP."""
-        self.outbox.append([worker.peer, *WorkerRequest(worker.version, address, body).encode()])
+        self.outbox.append(worker_request((worker.peer,), worker.version, address, body))
         worker.last_sent = self.now
 
     def control(self, worker: Worker, kind: DeliveryKind, token: bytes) -> None:

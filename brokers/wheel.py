@@ -59,7 +59,12 @@ class Wheel:
 
     def set(self, entry: Timed, deadline: float) -> None:
         """Fire ``entry`` at ``deadline``, instead of any deadline that it had."""
-        index = self._index(deadline) + 1
+        # ``_index`` in line: two deadlines are set for each request.
+        index = int(deadline / self._bucket_s) + 1
+        if index * self._bucket_s <= deadline:
+            index += 1
+        elif (index - 1) * self._bucket_s > deadline:
+            index -= 1
         if index <= self._passed:
             index = self._passed + 1
         if entry.bucket >= 0:

@@ -16,7 +16,7 @@ from brokers.delivery import Dispatcher
 from brokers.peers import ClientPeer, Worker
 from brokers.records import HandOver
 from brokers.state import BrokerState
-from reliable.wire.extension import ReadyExtension, ServiceOffer
+from reliable.wire.extension import ReadyExtension, ServiceOffer, token_counter
 from reliable.wire.mdp import WorkerReady
 from reliable.wire.mmi import is_reserved
 
@@ -53,7 +53,7 @@ class WorkerDesk:
         by_name = {offer.name: offer.idempotent for offer in offers}
         names = list(by_name)
         if (
-            state.stopped
+            self._shut_to(extension)
             or command.service not in by_name
             or any(map(is_reserved, names))
             or len(state.workers) >= state.config.workers_max
@@ -73,12 +73,20 @@ class WorkerDesk:
                 greeted_at=client.greeted_at,
                 max_message_bytes=extension.max_message_bytes,
             )
+        worker.rooms = {offer.name: offer.at_once for offer in offers if offer.at_once is not None} or None
         for name, idempotent in by_name.items():
             service = state.services.offer(name)
             service.offer(worker, idempotent)
             worker.services.append(service)
         self._enter(worker, extension)
         return True
+
+    def _shut_to(self, extension: ReadyExtension | None) -> bool:
+        """A broker that leaves only lets in who comes back with what it was given here."""
+        state = self._state
+        if not state.stopped:
+            return False
+        return state.left or extension is None or extension.last_life != state.life
 
     def _enter(self, worker: Worker, extension: ReadyExtension | None) -> None:
         state = self._state
@@ -90,6 +98,8 @@ class WorkerDesk:
         if extension is not None:
             state.siblings.setdefault(worker.instance, {})[worker] = None
             if extension.last_life == state.life:
+                if extension.newest is not None:
+                    self._disprove(worker, extension.newest, extension.tokens)
                 self._recall(worker, extension.tokens)
             self._doubt_siblings(worker)
         self._dispatcher.serve(worker)
@@ -115,6 +125,28 @@ class WorkerDesk:
                 self._dispatcher.take_back(hand_over, worker)
         for sibling in replaced:
             self.gone(sibling)
+
+    def _disprove(self, worker: Worker, newest: int, tokens: tuple[bytes, ...]) -> None:
+        """Take back what was handed to this process and never reached it; the proof is in "who may repeat what".
+
+        Only what was handed over before this connection's hello came in: later ones may be on their way on a connection
+        that the process opened after it had written this READY.
+        """
+        state = self._state
+        siblings = [sibling for sibling in state.siblings[worker.instance] if sibling is not worker]
+        lost = [hand_over for sibling in siblings for hand_over in sibling.in_hand.values()]
+        lost += [hand_over for hand_over in state.limbo.values() if hand_over.instance == worker.instance]
+        for sibling in siblings:
+            sibling.held_back = True
+            sibling.reshelve()
+        for hand_over in lost:
+            if (
+                token_counter(hand_over.token) > newest
+                and hand_over.at < worker.greeted_at
+                and not (hand_over.started or hand_over.token in tokens)
+            ):
+                state.counters.never_arrived += 1
+                self._dispatcher.undo(hand_over)
 
     def _doubt_siblings(self, worker: Worker) -> None:
         """A process that connects anew may have lost its older connection: no work goes there until it is heard.

@@ -43,13 +43,29 @@ _SILENT_HEARTBEATS = 3
     metavar="SECONDS",
     help=f"Between two heartbeats; a worker silent for {_SILENT_HEARTBEATS} of them is lost. [default: 1]",
 )
+@click.option(
+    "--drain-timeout",
+    "drain_s",
+    type=click.FloatRange(min=0),
+    default=BrokerConfig().drain_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long, when told to stop, to wait for what workers hold; 0: not at all.",
+)
 @log_level_option
 @stop_on_eof_option
-def broker(binds: Sequence[str], insecure: bool, heartbeat_s: float | None, log_level: str, stop_on_eof: bool) -> int:
+def broker(
+    binds: Sequence[str],
+    insecure: bool,
+    heartbeat_s: float | None,
+    drain_s: float,
+    log_level: str,
+    stop_on_eof: bool,
+) -> int:
     """Run a Majordomo broker (7/MDP and 18/MDP on one socket).
 
-    One line on standard output tells when it is ready, and where. SIGTERM and Ctrl-C stop it: workers and clients are
-    told, and it exits with 0.
+    One line on standard output tells when it is ready, and where. SIGTERM and Ctrl-C stop it: it takes no new calls,
+    waits for what workers hold, tells workers and clients, and exits with 0. A second signal ends the wait.
 
     \b
     Example:
@@ -58,8 +74,8 @@ def broker(binds: Sequence[str], insecure: bool, heartbeat_s: float | None, log_
     addresses = list(binds) or [DEFAULT_BROKER]
     _refuse_open_addresses(addresses, insecure)
     set_up_logging(log_level)
-    with contextlib.closing(MajordomoBroker(addresses, _config(heartbeat_s))) as running:
-        stop_on_signals(running.stop)
+    with contextlib.closing(MajordomoBroker(addresses, _config(heartbeat_s, drain_s))) as running:
+        stop_on_signals(running.stop, lambda: running.stop(0.0))
         if stop_on_eof:
             watch_stdin(running.stop)
         _bind(running)
@@ -75,10 +91,11 @@ def _refuse_open_addresses(addresses: Sequence[str], insecure: bool) -> None:
             raise click.UsageError(f"{address} can be reached from other machines; add --insecure to allow it")
 
 
-def _config(heartbeat_s: float | None) -> BrokerConfig:
+def _config(heartbeat_s: float | None, drain_s: float) -> BrokerConfig:
     if heartbeat_s is None:
-        return BrokerConfig()
-    return BrokerConfig(heartbeat=Heartbeat(interval_s=heartbeat_s, timeout_s=_SILENT_HEARTBEATS * heartbeat_s))
+        return BrokerConfig(drain_s=drain_s)
+    heartbeat = Heartbeat(interval_s=heartbeat_s, timeout_s=_SILENT_HEARTBEATS * heartbeat_s)
+    return BrokerConfig(heartbeat=heartbeat, drain_s=drain_s)
 
 
 def _bind(running: MajordomoBroker) -> None:

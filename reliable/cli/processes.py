@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
 
-__all__ = ["log_level_option", "set_up_logging", "stop_on_eof_option", "stop_on_signals", "watch_stdin"]
+__all__ = [
+    "log_level_option",
+    "set_up_logging",
+    "signals_as_ctrl_c",
+    "stop_on_eof_option",
+    "stop_on_signals",
+    "watch_stdin",
+]
 
 
-def stop_on_signals(stop: Callable[[], None]) -> None:
-    """SIGTERM and SIGINT call ``stop`` (which must be safe in a signal handler) instead of ending the process."""
+def stop_on_signals(stop: Callable[[], None], now: Callable[[], None] | None = None) -> None:
+    """SIGTERM and SIGINT call ``stop`` instead of ending the process.
+
+    Args:
+        stop: Must be safe in a signal handler.
+        now: The same, for every signal after the first; None: ``stop`` again.
+    """
+    calls = itertools.chain([stop], itertools.repeat(now or stop))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop())
+        signal.signal(number, lambda _number, _frame: next(calls)())
+
+
+@contextmanager
+def signals_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP clean up as Ctrl-C does while the block runs, instead of ending the process at once."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def watch_stdin(stop: Callable[[], None]) -> None:

@@ -364,6 +364,25 @@ def test_handler_error_ends_the_call_and_says_whether_it_ran(executed: bool, out
     assert second.jobs() == []
 
 
+@idempotent_or_not
+def test_handler_that_came_to_no_end_of_its_own_may_have_run_and_is_not_repeated(flags: CallFlag) -> None:
+    """Its process crashed, or its time was up. What killed one process would kill the next; the caller may judge."""
+    bench = Bench()
+    client = OurClient(bench)
+    first, second = OurWorker(bench, b"w1").ready(), OurWorker(bench, b"w2").ready()
+    call_id = client.submit(flags=flags)
+    token = first.job().token
+    first.report(token, ReportKind.ERROR, b"WorkerCrashed", b"signal 11", detail=Status.WORKER_LOST)
+    answer = final(client)
+    assert (answer.status, answer.outcome) == (Status.HANDLER_ERROR, Outcome.UNKNOWN)
+    assert answer.body == [b"WorkerCrashed", b"signal 11"]
+    client.attach(call_id)
+    assert verdict(client) == (Status.HANDLER_ERROR, Outcome.UNKNOWN), "and so it is kept"
+    assert second.jobs() == [] and first.disconnects() == 0
+    client.submit(flags=flags)
+    assert second.jobs() or first.jobs(), "its slot is free"
+
+
 def test_call_frame_without_a_hello_is_neither_served_nor_answered() -> None:
     """Its times mean nothing here: guessing them could run an expired call."""
     bench = Bench()

@@ -14,6 +14,7 @@ from reliable.status import Status
 from reliable.types import Frames
 from reliable.wire.extension import AnswerFrame, CallFlag, CallFrame, CallKind, Hello, HelloAnswer, Role
 from reliable.wire.mdp import ClientReply, ClientRequest, Version, decode_at_client
+from reliable.wire.mmi import read_time_answer
 
 LIFE = b"life-one"
 CALL_FRAME = CallFrame(CallKind.SUBMIT, CallFlag.NONE, 2, b"0123456789abcdef", bytes(16), LIFE, 0, 0, bytes(16))
@@ -54,6 +55,68 @@ def test_service_is_found_while_a_worker_can_be_reached(desk: Desk, version: Ver
     assert reply == ClientReply(version, b"mmi.service", [b"200"], [], True)
     worker.stuck = True
     assert desk.ask(b"mmi.service", b"echo", version=version).body == [b"404"]
+
+
+STAMP = b"8 bytes."
+CLIENT_HELLO = Hello(Role.CLIENT, b"instance of it..").encode()
+
+
+def since_hello_ms(reply: ClientReply) -> int:
+    """What an answer about the time says."""
+    told = read_time_answer(reply.body[1:])
+    assert reply.body[0] == b"200" and told is not None and told[0] == STAMP
+    return told[1]
+
+
+def test_the_time_is_what_has_passed_since_the_hello(desk: Desk) -> None:
+    """By it a peer finds out what its clock has lost or won against ours."""
+    desk.ask(b"mmi.reliable", CLIENT_HELLO)
+    desk.state.now += 86_400.0125
+    assert since_hello_ms(desk.ask(b"mmi.reliable.time", STAMP)) == 86_400_012, "rounded down"
+    desk.state.now += 1.0
+    assert since_hello_ms(desk.ask(b"mmi.reliable.time", STAMP)) == 86_401_012, "asking moves nothing"
+    client = desk.state.peers.get(b"peer")
+    assert client is not None and client.greeted_at == 100.0
+    desk.ask(b"mmi.reliable", CLIENT_HELLO)
+    assert since_hello_ms(desk.ask(b"mmi.reliable.time", STAMP)) == 0, "a second hello begins a new session"
+
+
+def test_who_said_no_hello_is_told_no_time(desk: Desk) -> None:
+    """Its frames would be dropped, which it can know only from here."""
+    assert desk.ask(b"mmi.reliable.time", STAMP).body == [b"404"]
+    assert len(desk.state.peers) == 0
+    desk.state.peers.make(b"peer")
+    assert desk.ask(b"mmi.reliable.time", STAMP).body == [b"404"], "a plain client"
+
+
+def test_clients_behind_a_proxy_are_told_their_own_time(desk: Desk) -> None:
+    """They share the connection, not the hello."""
+    desk.ask(b"mmi.reliable", CLIENT_HELLO, stack=[b"one"])
+    desk.state.now += 5.0
+    desk.ask(b"mmi.reliable", CLIENT_HELLO, stack=[b"two"])
+    desk.state.now += 1.0
+    assert since_hello_ms(desk.ask(b"mmi.reliable.time", STAMP, stack=[b"one"])) == 6000
+    assert since_hello_ms(desk.ask(b"mmi.reliable.time", STAMP, stack=[b"two"])) == 1000
+    assert desk.ask(b"mmi.reliable.time", STAMP).body == [b"404"]
+
+
+def test_a_worker_is_told_the_time_that_its_deliveries_are_reckoned_by(desk: Desk) -> None:
+    """That is fixed by its READY, also if the hello is forgotten or said again."""
+    worker = Worker(b"peer", Version.MDP02, 100.0, instance=b"i" * 16, greeted_at=99.0)
+    desk.state.workers[b"peer"] = worker
+    desk.state.now = 109.5
+    assert since_hello_ms(desk.ask(b"mmi.reliable.time", STAMP)) == 10_500
+    desk.ask(b"mmi.reliable", CLIENT_HELLO)
+    assert since_hello_ms(desk.ask(b"mmi.reliable.time", STAMP)) == 10_500
+    desk.state.workers[b"peer"] = Worker(b"peer", Version.MDP01, 100.0)
+    assert desk.ask(b"mmi.reliable.time", STAMP).body == [b"404"], "a foreign worker has no hello"
+
+
+@pytest.mark.parametrize("body", [[], [b""], [b"7 bytes"], [STAMP, STAMP]])
+def test_a_question_about_the_time_without_a_stamp_is_none(desk: Desk, body: Frames) -> None:
+    """Its answer could not be told from that to another."""
+    desk.ask(b"mmi.reliable", CLIENT_HELLO)
+    assert desk.ask(b"mmi.reliable.time", *body).body == [b"501"]
 
 
 def test_asking_leaves_no_trace(desk: Desk) -> None:

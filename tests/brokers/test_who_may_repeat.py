@@ -604,6 +604,23 @@ def test_late_reply_to_a_retired_token_answers_the_call_that_still_waits() -> No
     assert bench.count("late_replies") >= 1
 
 
+def test_late_error_of_a_retired_token_does_not_end_a_call_that_may_run_elsewhere() -> None:
+    """Its handler may have ended only because it was told that nobody waits for it any more."""
+    bench = Bench()
+    client = OurClient(bench)
+    first, second = OurWorker(bench, b"w1").ready(), OurWorker(bench, b"w2").ready()
+    bench.keep_alive(first, second)
+    client.submit(flags=YES, timeout_s=60.0)
+    early = first.job().token
+    bench.advance(bench.config.delivery_timeout_s + SLACK_S)
+    late = second.job().token
+    first.error(early, b"Cancelled", b"nobody waits for the reply")
+    no_final(client)
+    second.result(late, b"from the second")
+    assert final(client).body == [b"from the second"]
+    assert (bench.state(first), bench.count("late_replies")) == ("idle", 1)
+
+
 def test_retired_token_in_the_mouth_of_another_worker_is_forged() -> None:
     """Late replies are welcome from whom the request was given to, and from nobody else."""
     bench = Bench()

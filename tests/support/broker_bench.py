@@ -585,9 +585,11 @@ class OurWorker(_WorkerPeer):
             Delivery.decode(command.address)
         super().deliver(frames)
 
-    def ready(self, *, tokens: Sequence[bytes] = (), last_life: bytes = NO_LIFE) -> OurWorker:
+    def ready(
+        self, *, tokens: Sequence[bytes] = (), last_life: bytes = NO_LIFE, newest: int | None = None
+    ) -> OurWorker:
         """Register with the extension frame; gives itself."""
-        extension = ReadyExtension(self.instance, self.credit, self.services, last_life, tuple(tokens))
+        extension = ReadyExtension(self.instance, self.credit, self.services, last_life, tuple(tokens), newest=newest)
         self.send(*WorkerReady(Version.MDP02, self.services[0].name, extension.encode()).encode())
         return self
 

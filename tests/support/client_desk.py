@@ -18,6 +18,7 @@ from reliable.protocol.events import (
     Send,
     Submit,
 )
+from reliable.protocol.link import Ready
 from reliable.status import STATUS_TABLE, Retry, Status
 from reliable.types import Frames
 from reliable.wire.extension import (
@@ -30,6 +31,7 @@ from reliable.wire.extension import (
     Place,
 )
 from reliable.wire.mdp import ClientReply, ClientRequest, Version, decode_at_broker
+from reliable.wire.mmi import TIME_QUERY, time_answer
 from tests.support.engine_desk import EngineDesk, call_id, name_of
 
 __all__ = ["CLIENT", "Desk", "answer_frames", "describe", "hello_frames", "life_id"]
@@ -94,6 +96,8 @@ def _describe_send(effect: Send) -> str:
     if request.service == HELLO_SERVICE and not request.stack:
         Hello.decode(request.body[0])
         return f"hello {effect.link}"
+    if request.service == TIME_QUERY and not request.stack:
+        return f"time {effect.link}"
     frame = CallFrame.decode(request.stack[-1])
     repeat = " repeat" if frame.flags & CallFlag.REPEAT else ""
     name = name_of(frame.call_id)
@@ -180,6 +184,18 @@ class Desk(EngineDesk[ClientEngine]):
                 ),
             )
         )
+
+    def tell_time(self, link: int, since_hello_s: float) -> None:
+        """The broker answers the newest question about the time: so long ago was the hello by its clock."""
+        requests = (decode_at_broker(sent.frames) for sent in reversed(self.frames) if sent.link == link)
+        asked = next(each for each in requests if isinstance(each, ClientRequest) and each.service == TIME_QUERY)
+        body = [b"200", *time_answer(asked.body[0], int(since_hello_s * 1000))]
+        self.feed(Received(link, ClientReply(Version.MDP01, TIME_QUERY, body).encode()))
+
+    def nothing_awaited(self) -> bool:
+        """Whether nothing is due, but for the next look at some broker's clock."""
+        looks = [entry.due for entry in self.engine._state.links.values() if isinstance(entry.state, Ready)]
+        return self.engine.next_deadline() == min(looks, default=None)
 
     def last_call_frame(self) -> CallFrame:
         """Of the newest message about a call."""

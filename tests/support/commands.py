@@ -16,7 +16,7 @@ from typing import Final
 __all__ = ["ROOT", "WAIT_S_MAX", "Running", "only_line", "run_command", "running"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
-WAIT_S_MAX: Final = 20.0
+WAIT_S_MAX: Final = 40.0
 
 
 def _environment() -> dict[str, str]:

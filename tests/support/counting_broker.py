@@ -20,7 +20,7 @@ from brokers import BrokerConfig, MajordomoBroker, shell
 from brokers.peers import Worker
 from brokers.workers import WorkerDesk
 from reliable.config import Heartbeat
-from reliable.transport import read_message
+from reliable.messages import read_message
 from tests.support.commands import ROOT
 from tests.support.farm import raise_limits
 from tests.support.starvation import Starvation
@@ -145,7 +145,7 @@ def _main(settings: BrokerSettings) -> None:
             )
             ear.begin()
             print(msgspec.json.encode(figures).decode(), flush=True)
-        broker.stop()
+        broker.stop(0.0)
 
     threading.Thread(target=answer, daemon=True).start()
     broker.run()

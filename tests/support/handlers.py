@@ -24,6 +24,7 @@ __all__ = [
     "fork_and_leave",
     "hang",
     "hold_the_lock",
+    "imported_by",
     "later",
     "leave",
     "patient",
@@ -35,6 +36,14 @@ __all__ = [
     "stubborn",
     "terminate_self",
 ]
+
+
+_IMPORTED_BY = os.getpid()
+
+
+def imported_by() -> int:
+    """Which process imported this module, for the one that answers."""
+    return _IMPORTED_BY
 
 
 def add(a: int, b: int) -> int:

@@ -6,7 +6,7 @@ Loaded by ``-p`` in the settings of pytest. This is the one place in the tests t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -18,6 +18,21 @@ T = TypeVar("T")
 
 # Of this process, as is the run: a plain function has no way to the configuration object of pytest.
 _absences: list[NotInjected] = []
+_HANDED_ON = "not injected"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a process that runs a part of the tests: hand on what was missing to the one that prints the end."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_HANDED_ON] = [(absence.fault, absence.reason) for absence in _absences]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """In the one that prints the end. A process that crashed has handed on nothing; its crash is a failure."""
+    output = getattr(node, "workeroutput", {})
+    _absences.extend(NotInjected(fault, reason) for fault, reason in output.get(_HANDED_ON, []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -48,7 +48,7 @@ QUICK_WORKER = WorkerConfig(
     drain_timeout_s=2.0,
     transport=QUICK_TRANSPORT,
 )
-QUICK_BROKER = BrokerConfig(heartbeat=Heartbeat(interval_s=0.2, timeout_s=0.8))
+QUICK_BROKER = BrokerConfig(heartbeat=Heartbeat(interval_s=0.2, timeout_s=0.8), drain_s=0.0)
 
 
 def eventually(condition: Callable[[], bool], what: str, timeout: float = _BOUND_S) -> None:
@@ -78,9 +78,9 @@ class BrokerThread:
         except BaseException as error:
             self.error = error
 
-    def stop(self) -> None:
-        """Stop as SIGTERM does."""
-        self.broker.stop()
+    def stop(self, drain_s: float | None = None) -> None:
+        """Stop as SIGTERM does; by default after the drain of its settings, which is none in ``QUICK_BROKER``."""
+        self.broker.stop(drain_s)
         self._thread.join(_BOUND_S)
         assert not self._thread.is_alive(), "the broker does not stop"
         assert self.error is None, f"the broker's loop raised {self.error!r}"

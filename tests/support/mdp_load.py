@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import zmq
 
-from reliable.transport import read_message, send_message
+from reliable.messages import read_message, send_message
 from reliable.types import Frames
 from reliable.wire.extension import (
     NO_LIFE,

@@ -1,34 +1,16 @@
-"""Servers that know nothing of this library, each in a process of its own: plain sockets and a few lines around them.
-
-``python -m tests.support.plain_servers KIND ENDPOINT`` prints ``ready``, and then each request that it took in as a
-line, so that a test can count what really arrived.
-
-    rep      a REP socket that echoes. A last frame of ``crash`` makes it die instead, one that begins with ``mute``
-             makes it hang for good
-    loud     a ROUTER that answers as the last frame says: ``twice``, ``garbage``, ``late`` (after 0.5 s) or once
-    flp      a server of 10/FLP that echoes behind its name, or stays silent for a body of ``mute@`` and its name among
-             others; for a client that has set an identity it does nothing at all (FLP-6)
-"""
+"""Servers that know nothing of this library, each in a process of its own: see ``plain_server`` for their kinds."""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import zmq
-
 from chaos.process import ChildProcess
-from reliable.errors import RemoteProtocolError
-from reliable.wire.flp import PONG, FlpMessage, decode_at_server
 from tests.support.commands import ROOT
+from tests.support.loopback import eventually
 from tests.support.ports import free_endpoint
 
 __all__ = ["PlainServer", "plain_server"]
-
-_LATE_S = 0.5
 
 
 class PlainServer:
@@ -42,82 +24,15 @@ class PlainServer:
         """How many requests with this last frame arrived."""
         return self.child.output().splitlines().count(f"took {word}")
 
+    def wait_taken(self, word: str) -> None:
+        """Until it has noted one, and with it all that arrived before: a reply may be here before the note is."""
+        eventually(lambda: self.taken(word) > 0, f"it took {word!r}")
+
 
 @contextmanager
 def plain_server(kind: str, endpoint: str = "", name: str = "") -> Iterator[PlainServer]:
     """A server of that kind; killed at the end."""
     endpoint = endpoint or free_endpoint()
-    with ChildProcess.python(
-        "-m", "tests.support.plain_servers", kind, endpoint, name, ready="^ready$", cwd=ROOT
-    ) as child:
+    argv = ("-m", "tests.support.plain_server", kind, endpoint, name)
+    with ChildProcess.python(*argv, ready="^ready$", cwd=ROOT) as child:
         yield PlainServer(child, endpoint)
-
-
-def _took(body: list[bytes]) -> str:
-    word = body[-1].decode("ascii", "replace")
-    print("took", word, flush=True)
-    return word
-
-
-def _rep(socket: zmq.Socket[bytes]) -> None:
-    while True:
-        body = socket.recv_multipart()
-        word = _took(body)
-        if word == "crash":
-            os._exit(3)
-        if word.startswith("mute"):
-            # A REP socket that does not answer cannot go on, which is just what an overloaded server looks like.
-            time.sleep(3600)
-        socket.send_multipart(body)
-
-
-def _loud(socket: zmq.Socket[bytes]) -> None:
-    late: list[tuple[float, list[bytes]]] = []
-    while True:
-        if socket.poll(20):
-            frames = socket.recv_multipart()
-            word = _took(frames)
-            if word.startswith("garbage"):
-                socket.send_multipart([frames[0], b"no delimiter", b"x"])
-            if word.startswith("late"):
-                late.append((time.monotonic() + _LATE_S, frames))
-            else:
-                socket.send_multipart(frames)
-            if word.startswith("twice"):
-                socket.send_multipart(frames)
-        while late and late[0][0] <= time.monotonic():
-            socket.send_multipart(late.pop(0)[1])
-
-
-def _flp(socket: zmq.Socket[bytes], name: str) -> None:
-    while True:
-        client, *frames = socket.recv_multipart()
-        if len(client) != 5 or client[0]:
-            continue
-        try:
-            message = decode_at_server(frames)
-        except RemoteProtocolError:
-            continue
-        if message is None:
-            socket.send_multipart([client, PONG])
-            continue
-        word = _took(message.body)
-        if not (word.startswith("mute@") and name in word.partition("@")[2]):
-            socket.send_multipart([client, *FlpMessage(message.control, [name.encode(), *message.body]).encode()])
-
-
-def _main(kind: str, endpoint: str, name: str) -> None:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.REP if kind == "rep" else zmq.ROUTER)
-    socket.bind(endpoint)
-    print("ready", flush=True)
-    if kind == "flp":
-        _flp(socket, name)
-    elif kind == "loud":
-        _loud(socket)
-    else:
-        _rep(socket)
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -25,6 +25,7 @@ from reliable.protocol.events import (
     WorkerEffect,
     WorkerStopped,
 )
+from reliable.protocol.registration import Tag
 from reliable.types import Frames
 from reliable.wire.extension import (
     NO_LIFE,
@@ -51,7 +52,7 @@ from reliable.wire.mdp import (
     WorkerRequest,
     decode_at_broker,
 )
-from reliable.wire.mmi import FOUND, NOT_IMPLEMENTED
+from reliable.wire.mmi import FOUND, NOT_IMPLEMENTED, TIME_QUERY, time_answer
 
 Line = tuple[Any, ...]
 
@@ -89,8 +90,8 @@ def told_message(link: int, frames: Frames) -> Line:
     """One message of the worker, in short."""
     command = decode_at_broker(frames)
     match command:
-        case ClientRequest():
-            return ("hello", link)
+        case ClientRequest(service=service):
+            return ("time" if service == TIME_QUERY else "hello", link)
         case WorkerReady(extension=b""):
             return ("plain ready", link, command.service)
         case WorkerReady():
@@ -224,6 +225,14 @@ class WorkerBench:
         """The broker answers the hello."""
         body = [FOUND, *HelloAnswer(life, message_bytes_max).encode()]
         return self.receive(link, ClientReply(Version.MDP01, b"mmi.reliable", body).encode())
+
+    def tell_time(self, link: int, since_hello_s: float) -> list[Line]:
+        """The broker answers the newest question about the time: so long ago was the hello by its clock."""
+        sent = [effect for effect in self.raw if isinstance(effect, Send) and effect.tag is Tag.TIME]
+        question = decode_at_broker(sent[-1].frames)
+        assert isinstance(question, ClientRequest)
+        body = [FOUND, *time_answer(question.body[0], int(since_hello_s * 1000))]
+        return self.receive(link, ClientReply(Version.MDP01, TIME_QUERY, body).encode())
 
     def greet_501(self, link: int) -> list[Line]:
         return self.receive(link, ClientReply(Version.MDP01, b"mmi.reliable", [NOT_IMPLEMENTED]).encode())
