@@ -5,7 +5,8 @@ a process of its own. ``broker``: our client against a bare DEALER that sends th
 broker process to one worker process (``benchmarks.loops`` says what is timed).
 
 All loops take turns within each round, in an order that rotates, so that what disturbs the machine disturbs all of
-them. The bare loop runs twice per round; the ratio of the two is the noise.
+them. The bare loop runs twice per round; the ratio of the two is the noise. A fourth loop, "shared", waits as a client
+must that several threads may use at once, and does nothing else: it is the floor under any such client.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final
 
 from benchmarks.children import child
 from benchmarks.figures import Case, about_machine
-from benchmarks.loops import Round, bare_dealer, bare_req, our_client
+from benchmarks.loops import Round, bare_dealer, bare_req, our_client, shared_dealer, shared_req
 from benchmarks.profiling import profile
 from reliable.config import Dialect
 
@@ -33,8 +34,8 @@ CASES: Final = ("req", "broker")
 
 
 @contextmanager
-def loops(case: str, body: bytes) -> Iterator[tuple[Round, Round, Round]]:
-    """The bare loop, ours, and the bare one again, each on a connection of its own that was used before.
+def loops(case: str, body: bytes) -> Iterator[tuple[Round, Round, Round, Round]]:
+    """The bare loop, ours, the bare one again, and the one that can be shared; each on a connection that was used.
 
     Raises:
         ValueError: There is no such case.
@@ -46,15 +47,17 @@ def loops(case: str, body: bytes) -> Iterator[tuple[Round, Round, Round]]:
         if case == "req":
             url = enter(child("rep"))
             bare, control = enter(bare_req(url, body)), enter(bare_req(url, body))
+            shared = enter(shared_req(url, body))
             ours = enter(our_client(url, body, Dialect.REQ))
         else:
             url = enter(child("broker"))
             enter(child("worker", url))
             bare, control = enter(bare_dealer(url, body)), enter(bare_dealer(url, body))
+            shared = enter(shared_dealer(url, body))
             ours = enter(our_client(url, body))
-        for each in (bare, ours, control):
+        for each in (bare, ours, control, shared):
             each(1)
-        yield bare, ours, control
+        yield bare, ours, control, shared
 
 
 def measure(case: str, *, rounds: int, calls: int, body: bytes, seconds_max: float) -> Case:
@@ -69,11 +72,12 @@ def measure(case: str, *, rounds: int, calls: int, body: bytes, seconds_max: flo
     """
     result = Case(case)
     end = time.monotonic() + seconds_max
-    with loops(case, body) as (bare, ours, control):
+    with loops(case, body) as (bare, ours, control, shared):
         turns: list[tuple[Round, list[float], list[float]]] = [
             (bare, result.bare_ns, result.bare_cpu_ns),
             (ours, result.ours_ns, result.ours_cpu_ns),
             (control, result.control_ns, []),
+            (shared, result.floor_ns, result.floor_cpu_ns),
         ]
         for loop, _, _ in turns:
             loop(calls)
@@ -116,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = chosen.case or CASES
     if chosen.profile:
         for name in cases:
-            with loops(name, body) as (_, ours, _):
+            with loops(name, body) as (_, ours, _, _):
                 print("\n".join([name, *profile(ours, chosen.calls)]))
         return 0
     results = []

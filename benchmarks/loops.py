@@ -7,6 +7,7 @@ Whatever a client adds on top (ids, deadline, locks, the engine, reading its soc
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from reliable.wire.extension import (
 from reliable.wire.mdp import ClientRequest, Version, decode_at_client
 from reliable.wire.mmi import FOUND, hello_request
 
-__all__ = ["Round", "Taken", "bare_dealer", "bare_req", "our_client"]
+__all__ = ["Round", "Taken", "bare_dealer", "bare_req", "our_client", "shared_dealer", "shared_req"]
 
 
 @attrs.frozen
@@ -88,6 +89,44 @@ def bare_req(url: str, body: bytes) -> Iterator[Round]:
 
 
 @contextmanager
+def _receiver(socket: zmq.Socket[bytes]) -> Iterator[Callable[[], list[bytes]]]:
+    """How a socket is waited for that another thread may need meanwhile.
+
+    A thread inside of ``recv`` keeps the socket to itself until something comes. Whoever shares it waits on its
+    descriptor instead, which signals an edge only: look first, wait only when there is nothing.
+    """
+    with select.epoll() as poll:
+        poll.register(socket.FD, select.EPOLLIN)
+
+        def receive() -> list[bytes]:
+            while not int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
+                if not poll.poll(CALL_S_MAX):
+                    raise TimeoutError("no reply came")
+            return socket.recv_multipart(zmq.NOBLOCK)
+
+        yield receive
+
+
+@contextmanager
+def shared_req(url: str, body: bytes) -> Iterator[Round]:
+    """As ``bare_req``, in the same frames, but on a socket that other threads may use while one waits."""
+    with _socket(zmq.DEALER, url) as socket, _receiver(socket) as receive:
+
+        def round_of(calls: int) -> Taken:
+            taken, clock = [], time.perf_counter_ns
+            cpu_ns = time.thread_time_ns()
+            for _ in range(calls):
+                begun = clock()
+                socket.send_multipart((b"", body))
+                reply = receive()
+                taken.append(clock() - begun)
+                assert reply == [b"", body]
+            return Taken(taken, time.thread_time_ns() - cpu_ns)
+
+        yield round_of
+
+
+@contextmanager
 def bare_dealer(url: str, body: bytes) -> Iterator[Round]:
     """DEALER through our broker, in the frames of our client.
 
@@ -95,25 +134,36 @@ def bare_dealer(url: str, body: bytes) -> Iterator[Round]:
     starts: they stand for a constant that a program without a client would send, and writing them is work of a client.
     """
     with _socket(zmq.DEALER, url) as socket:
-        session = _Session(socket)
+        yield _dealer_round(socket, socket.recv_multipart, body)
 
-        def round_of(calls: int) -> Taken:
-            messages = [session.submit(body) for _ in range(calls)]
-            taken, clock = [], time.perf_counter_ns
-            replies = []
-            cpu_ns = time.thread_time_ns()
-            for message in messages:
-                begun = clock()
-                socket.send_multipart(message)
-                reply = socket.recv_multipart()
-                taken.append(clock() - begun)
-                replies.append(reply)
-            cpu_ns = time.thread_time_ns() - cpu_ns
-            for reply in replies:
-                session.check(reply, body)
-            return Taken(taken, cpu_ns)
 
-        yield round_of
+@contextmanager
+def shared_dealer(url: str, body: bytes) -> Iterator[Round]:
+    """As ``bare_dealer``, but on a socket that other threads may use while one waits."""
+    with _socket(zmq.DEALER, url) as socket, _receiver(socket) as receive:
+        yield _dealer_round(socket, receive, body)
+
+
+def _dealer_round(socket: zmq.Socket[bytes], receive: Callable[[], list[bytes]], body: bytes) -> Round:
+    session = _Session(socket)
+
+    def round_of(calls: int) -> Taken:
+        messages = [session.submit(body) for _ in range(calls)]
+        taken, clock = [], time.perf_counter_ns
+        replies = []
+        cpu_ns = time.thread_time_ns()
+        for message in messages:
+            begun = clock()
+            socket.send_multipart(message)
+            reply = receive()
+            taken.append(clock() - begun)
+            replies.append(reply)
+        cpu_ns = time.thread_time_ns() - cpu_ns
+        for reply in replies:
+            session.check(reply, body)
+        return Taken(taken, cpu_ns)
+
+    return round_of
 
 
 class _Session:

@@ -22,7 +22,7 @@ from reliable.names import parse_address
 from reliable.observing import guarded
 from reliable.payload import Codec, check_frames
 from reliable.protocol.events import CallFinished, Submit
-from reliable.request import inherited_deadline, request_context
+from reliable.request import Request, request_context
 from reliable.types import Frames, IdSource, Observer
 from reliable.wire.extension import CALL_ID_BYTES, INSTANCE_BYTES, TRACE_BYTES_MAX
 from reliable.wire.mdp import check_service
@@ -38,7 +38,6 @@ __all__ = [
     "Unset",
     "abandoned",
     "check_timeout",
-    "inherited_trace",
     "unwrap",
 ]
 
@@ -198,12 +197,15 @@ class ClientSetup:
                 declared idempotent.
             PayloadError: A frame that is not bytes.
         """
-        timeout = self.timeout_of(options)
+        timeout = self.config.timeout_s if options.timeout is UNSET else check_timeout(options.timeout)
         deadline = None if timeout is None else now + timeout
-        inherited = inherited_deadline()
-        if inherited is not None:
-            deadline = inherited if deadline is None else min(deadline, inherited)
-        hedge = self._hedge(options) if hedged and not one_way else None
+        handled = request_context.get(None)
+        if handled is not None and handled.deadline is not None:
+            # A call made by a handler should not outlive the request that it is made for.
+            deadline = handled.deadline if deadline is None else min(deadline, handled.deadline)
+        hedge = None
+        if (options.idempotent or options.hedge is not UNSET) and hedged and not one_way:
+            hedge = self._hedge(options)
         return Submit(
             call_id=self._ids(CALL_ID_BYTES),
             service=check_service(service),
@@ -212,7 +214,7 @@ class ClientSetup:
             idempotent=options.idempotent,
             fail_fast=bool(options.fail_fast),
             wants_progress=options.on_progress is not None and not one_way,
-            trace=self._trace(options),
+            trace=self._trace(options, handled),
             one_way=one_way,
             hedge=hedge,
             hedge_id=self._ids(CALL_ID_BYTES) if hedge is not None else b"",
@@ -225,7 +227,7 @@ class ClientSetup:
             raise ValueError("a hedged call may run twice at the same time: declare it with idempotent=True")
         return options.hedge
 
-    def _trace(self, options: CallOptions) -> bytes:
+    def _trace(self, options: CallOptions, handled: Request | None) -> bytes:
         if options.trace is not None:
             return _checked_trace(options.trace)
         if self._trace_source is not None:
@@ -236,7 +238,8 @@ class ClientSetup:
             else:
                 if trace:
                     return trace
-        return inherited_trace()
+        # A call made by a handler belongs to the trace of the request that it is made for.
+        return b"" if handled is None else handled.trace
 
 
 def _checked_trace(trace: object) -> bytes:
@@ -244,12 +247,6 @@ def _checked_trace(trace: object) -> bytes:
     if len(checked) > TRACE_BYTES_MAX:
         raise ValueError(f"a trace context has at most {TRACE_BYTES_MAX} bytes, not {len(checked)}")
     return checked
-
-
-def inherited_trace() -> bytes:
-    """The trace context of the request being handled here, which a call made by its handler belongs to."""
-    request = request_context.get(None)
-    return b"" if request is None else request.trace
 
 
 def abandoned(call_id: bytes, reason: str) -> CallFinished:

@@ -45,7 +45,7 @@ class Driver(Generic[EventT, EffectT]):
 
     def handle(self, event: EventT) -> None:
         """Feed one event of the user or of a handler, and carry out what follows from it."""
-        self._take_in()
+        self._take_in(first=True)
         now = self._clock()
         self._engine.handle(event, now)
         self._carry_out(now)
@@ -56,13 +56,17 @@ class Driver(Generic[EventT, EffectT]):
         self._take_in()
         self._settle()
 
-    def _take_in(self) -> None:
-        """What arrived goes before what is due: a reply that is here is no timeout."""
+    def _take_in(self, *, first: bool = False) -> None:
+        """What arrived goes before what is due: a reply that is here is no timeout. ``first``: there is more to come,
+        after which effects are carried out in any case."""
         now = self._clock()
-        for event in self._links.drain(now):
+        events = self._links.drain(now)
+        for event in events:
             self._engine.handle(event, now)
         if self._due is not None and self._due <= now:
             self._engine.timers(now)
+        elif first and not events:
+            return
         self._carry_out(now)
 
     def _settle(self) -> None:
@@ -93,6 +97,8 @@ class Driver(Generic[EventT, EffectT]):
 
     def wait_s(self) -> float | None:
         """Seconds until ``turn`` must be called although nothing arrived; None: no such time."""
-        self._due = self._engine.next_deadline()
-        deadlines = [d for d in (self._due, self._links.next_deadline()) if d is not None]
-        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
+        self._due = due = self._engine.next_deadline()
+        opening = self._links.next_deadline()
+        if due is None or (opening is not None and opening < due):
+            due = opening
+        return None if due is None else max(0.0, due - self._clock())

@@ -13,7 +13,8 @@
     │  │  └─ NotAuthorised      the broker does not let this client call the service
     │  ├─ MessageTooLarge       request (NOT_EXECUTED) or reply (EXECUTED) above the size limit
     │  ├─ CallIdConflict        the call id is already in use for another request: NOT_EXECUTED
-    │  ├─ WorkerFailed          the handler failed: EXECUTED; remote name and text as attributes
+    │  ├─ WorkerFailed          the handler failed: EXECUTED, or UNKNOWN if it came to no end of its own; remote
+    │  │                        name and text as attributes
     │  ├─ WorkerLost            the worker that held it is gone: UNKNOWN
     │  ├─ BrokerLost            the broker that held it is gone or restarted: UNKNOWN
     │  └─ ReplyEvicted          it ran, and its reply is no longer kept: EXECUTED
@@ -206,6 +207,9 @@ class CallIdConflict(RequestError):
 
 class WorkerFailed(RequestError):
     """The handler failed.
+
+    EXECUTED if its own code ended it, with an exception; UNKNOWN if its process died or its time was up, since then it
+    may have run in part; NOT_EXECUTED if it was never entered, say for arguments that do not fit.
 
     Attributes:
         remote_type: Name of the exception's class at the worker.

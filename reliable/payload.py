@@ -111,10 +111,9 @@ def check_frames(frames: Iterable[object], what: str = "frame") -> Frames:
     Raises:
         PayloadError: One of them is not bytes, bytearray or memoryview.
     """
-    checked = [
-        frame if type(frame) is bytes else _as_bytes(frame, f"{what} {number}")
-        for number, frame in enumerate(frames, start=1)
-    ]
+    checked: Frames = []
+    for frame in frames:
+        checked.append(frame if type(frame) is bytes else _as_bytes(frame, f"{what} {len(checked) + 1}"))
     return checked or [b""]
 
 

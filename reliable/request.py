@@ -11,7 +11,7 @@ from reliable.payload import check_frames
 from reliable.protocol.events import StartJob
 from reliable.types import Clock, Frames
 
-__all__ = ["Request", "current_request", "inherited_deadline", "request_context"]
+__all__ = ["Request", "current_request", "request_context"]
 
 
 class Request:
@@ -89,9 +89,3 @@ def current_request() -> Request:
         return request_context.get()
     except LookupError:
         raise LookupError("current_request() works inside a handler only") from None
-
-
-def inherited_deadline() -> float | None:
-    """The deadline of the request being handled here, which a call made by its handler should not outlive."""
-    request = request_context.get(None)
-    return None if request is None else request.deadline

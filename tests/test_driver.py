@@ -87,6 +87,14 @@ def test_effects_are_carried_out_in_order_and_the_rest_is_the_shells() -> None:
     assert bench.performed == ["mine"]
 
 
+def test_what_an_engine_wants_from_the_start_is_carried_out_by_the_first_turn() -> None:
+    """A worker opens its links before anything has happened."""
+    bench = Bench()
+    bench.engine.out = [OpenLink(1, "tcp://a:1")]
+    bench.driver.turn()
+    assert bench.table.done == [("open", 1, "tcp://a:1")]
+
+
 def test_what_a_socket_does_not_take_is_told_at_once_with_its_tag() -> None:
     """It is proven not to have been sent, which is worth a lot to a call that must not run twice."""
     bench = Bench()

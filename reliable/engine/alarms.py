@@ -37,7 +37,8 @@ class Alarms:
         """Do not ring for ``key``."""
         if self._when.pop(key, None) is not None:
             del self._entry[key]
-            self._tidy()
+            if len(self._heap) > 2 * len(self._when) + _SPARE:
+                self._tidy()
 
     def next(self) -> float | None:
         """The earliest time that is set."""
@@ -66,9 +67,9 @@ class Alarms:
         self._count += 1
         self._entry[key] = (when, self._count)
         heapq.heappush(self._heap, (when, self._count, key))
-        self._tidy()
+        if len(self._heap) > 2 * len(self._when) + _SPARE:
+            self._tidy()
 
     def _tidy(self) -> None:
-        if len(self._heap) > 2 * len(self._when) + _SPARE:
-            self._heap[:] = [entry for entry in self._heap if self._entry.get(entry[2]) == entry[:2]]
-            heapq.heapify(self._heap)
+        self._heap[:] = [entry for entry in self._heap if self._entry.get(entry[2]) == entry[:2]]
+        heapq.heapify(self._heap)

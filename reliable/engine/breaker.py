@@ -10,6 +10,9 @@ that says something better than "overloaded" is a success.
 
 An open breaker keeps calls away; it never fails them. They go to another broker or wait, as their deadline allows.
 Asking what became of a call (``ATTACH``) passes it: that costs the broker next to nothing.
+
+A broker that is about to go says so (``rest``): that opens it at once, until the time that it named or until another
+life answers there.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ class Breaker:
             through: it may have been cancelled by its caller.
     """
 
-    __slots__ = ("_openings", "_policy", "_trial_s", "_trying_until", "_until", "closed", "failures")
+    __slots__ = ("_openings", "_policy", "_trial_s", "_trying_until", "_until", "closed", "failures", "resting")
 
     def __init__(self, policy: BreakerPolicy, trial_s: float) -> None:
         self._policy = policy
@@ -38,6 +41,8 @@ class Breaker:
         self.closed = True
         self.failures = 0
         """In a row."""
+        self.resting = False
+        """It is open by the broker's own word, so that answers about earlier calls do not close it."""
         self._openings = 0
         self._until = -math.inf
         self._trying_until = -math.inf
@@ -60,16 +65,28 @@ class Breaker:
         """A call went out; if it is the one that tries, no other may follow before its verdict."""
         if not self.closed:
             self._trying_until = now + self._trial_s
+            self.resting = False
 
     def succeeded(self) -> bool:
         """A good answer came. Returns whether that closed it."""
         self.failures = 0
-        if self.closed:
+        if self.closed or self.resting:
             return False
         self.closed = True
         self._openings = 0
         self._until = self._trying_until = -math.inf
         return True
+
+    def rest(self, until: float) -> None:
+        """The broker said that it takes no calls until then; also if failures would never open it."""
+        self.closed = False
+        self.resting = True
+        self._until = max(self._until, until)
+
+    def begin_anew(self) -> None:
+        """Another life of the broker: nothing of the one before counts."""
+        self.resting = False
+        self.succeeded()
 
     def failed(self, now: float, u: float) -> bool:
         """An attempt failed. Returns whether that opened it, for the first time or again."""

@@ -61,7 +61,8 @@ class Broker:
         """For an error message."""
         state = "ready" if self.ready else self.trouble or ("connecting" if self.link is not None else "not tried")
         if self.ready and not self.breaker.closed:
-            state = f"its breaker is open after {self.breaker.failures} failures in a row"
+            why = f"after {self.breaker.failures} failures in a row"
+            state = "it is about to go" if self.breaker.resting else f"its breaker is open {why}"
         return f"{self.address}: {state}" + (f" ({self.failures} times)" if self.failures > 1 else "")
 
 
@@ -196,8 +197,19 @@ class Brokers:
         broker.returning = False
         if restarted:
             # What the one before did is no fault of this one.
-            broker.breaker.succeeded()
+            broker.breaker.begin_anew()
         return restarted
+
+    def checking(self, broker: Broker, now: float) -> None:
+        """New calls wait for a word about its clock, as they do for a link that is coming up."""
+        broker.ready, broker.opened_at = False, now
+
+    def checked(self, broker: Broker, now: float) -> None:
+        """They need not wait any longer."""
+        broker.ready = True
+        if self._preferred == broker.index:
+            # The look for an earlier one may have come to nothing meanwhile.
+            self._prefer(broker, now)
 
     def answered(self, broker: Broker) -> None:
         """It said something about a call."""

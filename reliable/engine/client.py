@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from reliable.config import ClientConfig
 from reliable.engine.client_links import LinkDesk
@@ -31,7 +32,7 @@ from reliable.engine.observe import CallStarted, MessageDropped
 from reliable.errors import LocalProtocolError, RemoteProtocolError
 from reliable.protocol import call_endings, link
 from reliable.protocol.call_endings import Ended
-from reliable.protocol.call_events import Answered, Asked, GiveUp, NotSent, Waiting
+from reliable.protocol.call_events import Answered, Asked, GiveUp, NotSent
 from reliable.protocol.call_facts import Call, Past, check_submit
 from reliable.protocol.events import (
     AbandonAll,
@@ -46,10 +47,14 @@ from reliable.protocol.events import (
 )
 from reliable.status import STATUS_TABLE, Retry, Status
 from reliable.types import Frames, Jitter, Observer
-from reliable.wire.extension import HELLO_SERVICE, INSTANCE_BYTES, AnswerFrame
+from reliable.wire.extension import CALL_ID_BYTES, HELLO_SERVICE, INSTANCE_BYTES, AnswerFrame
 from reliable.wire.mdp import ClientReply, decode_at_client
+from reliable.wire.mmi import TIME_QUERY
 
 __all__ = ["ClientEngine"]
+
+
+_NO_CALL: Final = bytes(CALL_ID_BYTES)
 
 
 class ClientEngine:
@@ -91,7 +96,9 @@ class ClientEngine:
             LocalProtocolError: Time went backwards, a call id is used twice or has a wrong size, a service name has a
                 wrong size, or a link was opened twice. Nothing was changed.
         """
-        self._advance(now)
+        if now < self._state.now:
+            raise LocalProtocolError(f"time went back from {self._state.now} to {now}")
+        self._state.now = now
         match event:
             case Received():
                 self._received(event, now)
@@ -111,9 +118,11 @@ class ClientEngine:
 
     def timers(self, now: float) -> None:
         """Carry out everything that is due at ``now``."""
-        self._advance(now)
+        if now < self._state.now:
+            raise LocalProtocolError(f"time went back from {self._state.now} to {now}")
+        self._state.now = now
         for number, entry in list(self._state.links.items()):
-            if link.expiry(entry.state) <= now:
+            if entry.due <= now:
                 self._links.event(number, link.LinkTick(), now)
         while (call_id := self._state.alarms.pop_due(now)) is not None:
             entry_due = self._state.calls.get(call_id)
@@ -129,8 +138,8 @@ class ClientEngine:
         alarm = state.alarms.next()
         when = math.inf if alarm is None else alarm
         for entry in state.links.values():
-            if not isinstance(entry.state, link.Ready):
-                when = min(when, link.expiry(entry.state))
+            if entry.due < when:
+                when = entry.due
         for broker in state.brokers.all:
             if broker.bound and broker.link is None:
                 when = min(when, state.brokers.free_at(broker))
@@ -164,11 +173,6 @@ class ClientEngine:
             next_deadline=self.next_deadline(),
         )
 
-    def _advance(self, now: float) -> None:
-        if now < self._state.now:
-            raise LocalProtocolError(f"time went back from {self._state.now} to {now}")
-        self._state.now = now
-
     # --- calls from the user ----------------------------------------------------------------------
 
     def _submit(self, event: Submit, now: float) -> None:
@@ -184,15 +188,11 @@ class ClientEngine:
         if refused is not None:
             self._desk.finish(call, refused, now)
             return
-        entry = OpenCall(call, Waiting(Past(phase_at=now), now), now)
-        self._state.calls[call.call_id] = entry
         if event.hedge is not None:
             delay_s = self._state.hedges.plan(call, event.hedge_id, event.hedge)
             if delay_s is not None:
                 self._state.alarms.set(event.hedge_id, now + delay_s)
-        self._desk.place(entry, now)
-        if isinstance(entry.state, Waiting):
-            self._desk.arm(entry)
+        self._desk.start(call, now)
 
     def _refused_here(self, call: Call, now: float) -> Ended | None:
         limits = self._state.config.limits
@@ -229,8 +229,10 @@ class ClientEngine:
             return
         try:
             reply = decode_at_client(event.frames)
-            if reply.service == HELLO_SERVICE and not reply.stack:
-                self._links.event(event.link, link.HelloReply(reply.body), now)
+            if not reply.stack and reply.service in (HELLO_SERVICE, TIME_QUERY):
+                hello = reply.service == HELLO_SERVICE
+                told = link.HelloReply(reply.body) if hello else link.TimeReply(reply.body)
+                self._links.event(event.link, told, now)
                 return
             answer = _answer_frame(reply)
         except RemoteProtocolError as error:
@@ -247,7 +249,11 @@ class ClientEngine:
             self._drop(entry, "an answer of another life")
             return
         entry.heard_at = now
-        self._state.brokers.answered(entry.broker)
+        if answer.call_id == _NO_CALL:
+            # About no call: the broker as a whole says that it is about to go.
+            self._state.broker_rests(entry.broker, now + answer.retry_after_ms / 1000)
+            return
+        entry.broker.failures = 0
         breaker = entry.broker.breaker
         if answer.status is Status.OVERLOADED:
             self._state.breaker_failed(entry.broker)
@@ -259,6 +265,9 @@ class ClientEngine:
             return
         if reply.service != asker.call.service or not 1 <= answer.attempt <= asker.state.past.attempts:
             self._drop(entry, "an answer that does not fit the call")
+            return
+        if answer.status is Status.OK:
+            self._desk.replied(asker, reply.body, now)
             return
         event, u = self._weigh(asker, session.life, answer, reply.body, now)
         self._desk.apply(asker, event, now, u)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 
 from reliable.engine.brokers import Broker
-from reliable.engine.client_state import ClientState, OpenCall
+from reliable.engine.client_state import ClientState, LinkEntry, OpenCall
 from reliable.engine.hedging import Pair, decides
 from reliable.engine.observe import FailedOver, HedgeStarted, RetryRefused
-from reliable.errors import LocalProtocolError, RequestError
-from reliable.protocol import call_endings, link
-from reliable.protocol.call import step
+from reliable.errors import LocalProtocolError, Outcome, RequestError
+from reliable.protocol import call_endings
+from reliable.protocol.call import first_copy, step
 from reliable.protocol.call_endings import Ended
 from reliable.protocol.call_events import (
     Asked,
@@ -20,7 +20,6 @@ from reliable.protocol.call_events import (
     Deliver,
     Denied,
     GiveUp,
-    Grant,
     Missed,
     NoBroker,
     Order,
@@ -31,6 +30,7 @@ from reliable.protocol.call_events import (
 )
 from reliable.protocol.call_facts import Call, Past
 from reliable.protocol.events import CallFinished, CallProgress, Send
+from reliable.types import Frames
 from reliable.wire.extension import CallKind
 from reliable.wire.mdp import ClientRequest, Version
 
@@ -62,6 +62,44 @@ class CallDesk:
         self._alarms = state.alarms
         self._out = state.out
 
+    def start(self, call: Call, now: float) -> None:
+        """Take in a call that is made at this moment: send its first copy if that can be, else let it wait."""
+        broker = self._brokers.ready(now)
+        if broker is not None and broker.link is not None and broker.breaker.closed:
+            on = self._links[broker.link]
+            # All that a link, a deadline or a size could be in the way of is left to the long way round.
+            if on.grant is not None and broker.ready and (call.deadline is None or now < call.deadline):
+                asked = first_copy(call, on.grant, self._config, now)
+                if asked is not None:
+                    self._start_sent(OpenCall(call, asked, now), asked, on, now)
+                    return
+        waiting = Waiting(Past(phase_at=now), now)
+        entry = self._calls[call.call_id] = OpenCall(call, waiting, now)
+        self.place(entry, now)
+        if isinstance(entry.state, Waiting):
+            self.arm(entry)
+
+    def _start_sent(self, entry: OpenCall, asked: Asked, on: LinkEntry, now: float) -> None:
+        call = entry.call
+        self._calls[call.call_id] = entry
+        on.asked[call.call_id] = None
+        if self._watch.observer is not None:
+            self._watch.stepped(call, Waiting(Past(phase_at=now), now), asked, Tick(), now)
+        self._transmit(entry, CallKind.SUBMIT, 1, False, on, now)
+        self.arm(entry)
+
+    def replied(self, entry: OpenCall, body: Frames, now: float) -> None:
+        """An OK came, which ends the call whichever attempt it answers and whatever its machine is at."""
+        old = entry.state
+        entry.state = ended = Ended(old.past, body, Outcome.EXECUTED)
+        if isinstance(old, Asked):
+            on = self._links.get(old.link)
+            if on is not None:
+                on.asked.pop(entry.call.call_id, None)
+        else:
+            entry.unqueue()
+        self._over(entry, ended, now)
+
     def apply(self, entry: OpenCall, event: CallEvent, now: float, u: float = 0.0) -> None:
         """Let the call's machine take a step, and do what it says."""
         old = entry.state
@@ -70,7 +108,8 @@ class CallDesk:
             return
         entry.state = new
         self._leave(entry, old, new)
-        self._watch.stepped(entry.call, old, new, event, now)
+        if self._watch.observer is not None:
+            self._watch.stepped(entry.call, old, new, event, now)
         for order in orders:
             self._carry_out(entry, order, now)
         if entry.state is not new:
@@ -97,31 +136,31 @@ class CallDesk:
     def _carry_out(self, entry: OpenCall, order: Order, now: float) -> None:
         match order:
             case Transmit():
-                self._transmit(entry, order, now)
+                self._transmit(entry, order.kind, order.attempt, order.repeat, self._links[order.link], now)
             case Suspect():
                 self.suspect(order.link, order.why, now)
             case Deliver():
                 self._deliver(entry, order, now)
 
-    def _transmit(self, entry: OpenCall, order: Transmit, now: float) -> None:
-        session = self._links[order.link].session
+    def _transmit(self, entry: OpenCall, kind: CallKind, attempt: int, repeat: bool, on: LinkEntry, now: float) -> None:
+        session, number = on.session, on.state.link
         if session is None:
-            raise LocalProtocolError(f"link {order.link} is not ready")
-        call, kind = entry.call, order.kind
-        frame = call.frame(kind, order.attempt, order.repeat, entry.state.past, session, now).encode()
+            raise LocalProtocolError(f"link {number} is not ready")
+        call = entry.call
+        frame = call.frame(kind, attempt, repeat, entry.state.past, session, now).encode()
         body = call.body if kind is CallKind.SUBMIT else [b""]
         frames = ClientRequest(Version.MDP02, call.service, body, [frame]).encode()
         counters = self.counters
         if kind is CallKind.CANCEL:
             counters.cancels += 1
-            self._out.append(Send(order.link, frames))
+            self._out.append(Send(number, frames))
             return
         counters.attempts += 1
         if kind is CallKind.ATTACH:
             counters.attaches += 1
-        elif order.attempt > 1:
+        elif attempt > 1:
             counters.retries += 1
-        self._out.append(Send(order.link, frames, (call.call_id, order.attempt)))
+        self._out.append(Send(number, frames, (call.call_id, attempt)))
 
     def _deliver(self, entry: OpenCall, order: Deliver, now: float) -> None:
         call_id = entry.call.call_id
@@ -191,8 +230,8 @@ class CallDesk:
             broker.bound[entry.call.call_id] = None
             return
         waiting = entry.state
-        state = self._links[broker.link].state
-        if isinstance(state, link.Ready) and isinstance(waiting, Waiting):
+        on = self._links[broker.link]
+        if on.grant is not None and isinstance(waiting, Waiting):
             if waiting.extra and not entry.prepaid and not self._budget.take():
                 self._refuse_retry(entry, "the retry budget is spent", now)
                 return
@@ -200,9 +239,8 @@ class CallDesk:
             if waiting.only is None and not broker.breaker.closed:
                 broker.breaker.sent(now)
                 self._watch.breaker(broker.address, "open", "half-open")
-            grant = Grant(state.link, state.address, state.peer.life, state.peer.max_message_bytes)
             before = entry.state.past.address
-            self.apply(entry, grant, now)
+            self.apply(entry, on.grant, now)
             if before and before != broker.address and isinstance(entry.state, Asked):
                 self.counters.failovers += 1
                 self._observe(FailedOver(entry.call.call_id, before, broker.address))
@@ -274,4 +312,5 @@ class CallDesk:
         else:
             self.counters.ok += 1
         self._out.append(CallFinished(call.call_id, ended.result, ended.outcome))
-        self._watch.ended(call, ended, now)
+        if self._watch.observer is not None:
+            self._watch.ended(call, ended, now)

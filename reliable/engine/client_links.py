@@ -10,7 +10,7 @@ from reliable.engine.client_calls import CallDesk
 from reliable.engine.client_state import ClientState, LinkEntry, OpenCall
 from reliable.engine.observe import BrokerFound, LinkLost
 from reliable.protocol import link
-from reliable.protocol.call_events import Lost, Missed, NoBroker, Waiting
+from reliable.protocol.call_events import Grant, Lost, Missed, NoBroker, Waiting
 from reliable.protocol.call_facts import Session
 
 __all__ = ["LinkDesk"]
@@ -47,7 +47,7 @@ class LinkDesk:
     def close_all(self, why: str, now: float) -> None:
         """The client is being closed; cancels are on their way, and are let out."""
         for entry in self._links.values():
-            close = link.CloseNow(why, isinstance(entry.state, link.Ready))
+            close = link.CloseNow(why, isinstance(entry.state, link.Ready | link.Checking))
             entry.state, effects = link.step(entry.state, close, self._state.hello, self._config, now)
             self._out.extend(effects)
             entry.broker.link, entry.broker.ready = None, False
@@ -82,7 +82,7 @@ class LinkDesk:
         self._count += 1
         number = self._count
         state, effects = link.open_link(number, broker.address, self._config, now)
-        self._links[number] = LinkEntry(state, broker)
+        self._links[number] = LinkEntry(state, broker, due=state.expires)
         broker.link, broker.opened_at = number, now
         self._out.extend(effects)
 
@@ -96,19 +96,31 @@ class LinkDesk:
         self._out.extend(effects)
         if entry.state is old:
             return
+        entry.due = link.expiry(entry.state)
         match entry.state:
             case link.Greeting():
                 self._state.counters.links_opened += 1
             case link.Ready():
-                self._link_ready(entry, entry.state, now)
+                self._reckon(entry, entry.state)
+                if isinstance(old, link.Greeting):
+                    self._link_ready(entry, entry.state, now)
+                elif isinstance(old, link.Checking):
+                    self._brokers.checked(entry.broker, now)
+                    self._place_all((*entry.broker.bound, *self._free), now)
+            case link.Checking():
+                self._brokers.checking(entry.broker, now)
             case link.Over():
                 self._link_over(entry, entry.state, old, now)
             case link.Opening():
                 pass
 
+    def _reckon(self, entry: LinkEntry, state: link.Ready) -> None:
+        time = state.time
+        entry.session = Session(self._state.client_id, state.peer.life, time.t0, time.t1, time.at)
+        entry.grant = Grant(state.link, state.address, state.peer.life, state.peer.max_message_bytes)
+
     def _link_ready(self, entry: LinkEntry, state: link.Ready, now: float) -> None:
         life = state.peer.life
-        entry.session = Session(self._state.client_id, life, state.t0, state.t1)
         restarted = self._brokers.found(entry.broker, life, now)
         self._state.counters.brokers_restarted += restarted
         self._state.watch.saw(BrokerFound(state.address, life, restarted))

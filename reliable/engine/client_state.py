@@ -15,7 +15,7 @@ from reliable.engine.client_views import ClientCounters
 from reliable.engine.client_watch import ClientWatch
 from reliable.engine.hedging import Hedges
 from reliable.protocol import link
-from reliable.protocol.call_events import CallState
+from reliable.protocol.call_events import CallState, Grant
 from reliable.protocol.call_facts import Call, Session
 from reliable.protocol.events import ClientEffect
 from reliable.types import Jitter, Observer
@@ -32,6 +32,10 @@ class LinkEntry:
     state: link.LinkState
     broker: Broker
     session: Session | None = None
+    grant: Grant | None = None
+    """What a call is told that may be sent on it; None until its broker is known."""
+    due: float = math.inf
+    """When its machine wants to be ticked."""
     heard_at: float = -math.inf
     asked: dict[bytes, None] = attrs.Factory(dict)
 
@@ -85,6 +89,13 @@ class ClientState:
         old = broker.breaker.state(self.now)
         if broker.breaker.failed(self.now, self.jitter()):
             self.counters.breakers_opened += 1
+            self.watch.breaker(broker.address, old, "open")
+
+    def broker_rests(self, broker: Broker, until: float) -> None:
+        """It said that it takes no calls for a while."""
+        old = broker.breaker.state(self.now)
+        broker.breaker.rest(until)
+        if old != "open":
             self.watch.breaker(broker.address, old, "open")
 
     def breaker_succeeded(self, broker: Broker) -> None:

@@ -13,6 +13,7 @@ import attrs
 
 from reliable.config import WorkerConfig
 from reliable.engine import reports
+from reliable.engine.arrivals import Arrivals
 from reliable.engine.doubts import Doubts
 from reliable.engine.jobs import Handover, Job, JobState, JobTable, OverdueJob, ServiceRule
 from reliable.engine.replies import GRACE_S, ReplyTable
@@ -93,6 +94,7 @@ class Desk:
         self._alarms: list[tuple[float, int, Handover]] = []
         self._alarm_numbers = itertools.count()
         self._draining = False
+        self.arrivals = Arrivals()
 
     @property
     def running(self) -> int:
@@ -163,8 +165,7 @@ class Desk:
         due = math.inf if announcing is None else announcing.started_at + self._config.started_after_s
         self._drop_stale_alarms()
         self._drop_stale_timeouts()
-        firsts = [heap[0][0] for heap in (self._alarms, self._timeouts) if heap]
-        return min(due, *firsts) if firsts else due
+        return min([due, *(heap[0][0] for heap in (self._alarms, self._timeouts) if heap)])
 
     def carry_out_due(self, now: float) -> None:
         """Report long runs as started, give back what came too late, forget what is too old."""
@@ -234,15 +235,15 @@ class Desk:
         if address[TOKEN_BYTES:].startswith(MAGIC) and token not in peer.handovers:
             # Ours, of a version that we do not read: say so, or the broker would wait for it.
             self._counters.given_back += 1
-            frames = reports.give_back(token, GiveBackReason.BAD_DELIVERY)
-            self._links.report(peer, state.link, frames, None, now)
+            self._links.report(peer, state.link, reports.give_back(token, GiveBackReason.BAD_DELIVERY), None, now)
 
     def _run(self, peer: Peer, state: Registered, delivery: Delivery, body: Frames, now: float) -> None:
         if delivery.token in peer.handovers:
             self._links.drop(peer, "a token that is in use")
             return
         self._counters.deliveries += 1
-        deadline = math.inf if delivery.deadline_ms >= _FAR_MS else state.since + delivery.deadline_ms / 1000
+        self.arrivals.came(state.broker.life, delivery.token)
+        deadline = math.inf if delivery.deadline_ms >= _FAR_MS else state.time.t1 + delivery.deadline_ms / 1000
         handover = Handover(
             broker=peer.index, token=delivery.token, life=state.broker.life, link=state.link, deadline=deadline
         )
@@ -453,7 +454,10 @@ class Desk:
         failed = isinstance(result, JobError)
         self._counters.jobs_failed += failed
         self._counters.jobs_ok += not failed
-        if job.call_id:
+        stopped = failed and job.cancelled and bool(job.flags & CallFlag.IDEMPOTENT)
+        # Who was given the call while this run was being stopped must not hear that nobody waits for it.
+        again = [handover for handover in job.handovers if stopped and not handover.cancelled]
+        if job.call_id and not stopped:
             self.replies.keep(
                 job.call_id,
                 job.digest,
@@ -462,8 +466,15 @@ class Desk:
                 idempotent=bool(job.flags & CallFlag.IDEMPOTENT),
                 now=now,
             )
-        for handover in list(job.handovers):
+        for handover in [handover for handover in job.handovers if handover not in again]:
             self._conclude(handover, result, now)
+        if again:
+            self._run_again(job, again, now)
+
+    def _run_again(self, job: Job, handovers: list[Handover], now: float) -> None:
+        """An idempotent call whose run was stopped, and that was delivered anew meanwhile."""
+        self._jobs.add(job.again(self._jobs.next_number(), handovers))
+        self.fill_slots(now)
 
     # --- reports ----------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ often as any call, is joined, cancelled and answered by its own id, and no broke
 the flag HEDGE lets a broker choose a worker that has nothing else in hand. It is sent to another broker if one is
 ready.
 
-The first of the two that gets a reply, or the error of a handler, ends the user's call, and the other is cancelled. If
-one fails otherwise the other is still waited for. Only if both failed does the call, with the error of the first and
-an outcome that is true of both.
+The first of the two that gets a reply, or the error of a handler that ran, ends the user's call, and the other is
+cancelled. If one fails otherwise the other is still waited for. Only if both failed does the call, with the error of
+the first and an outcome that is true of both.
 
 When to hedge: after a fixed time, or after the time within which so many percent of the service's calls were answered
 lately. A loser that is cancelled counts with the time it had taken until then: left out, only the quick ones would be
@@ -23,7 +23,7 @@ import attrs
 
 from reliable.config import HedgePolicy
 from reliable.engine.budget import TokenBucket
-from reliable.errors import RequestError, WorkerFailed
+from reliable.errors import Outcome, RequestError, WorkerFailed
 from reliable.protocol.call_endings import Ended
 from reliable.protocol.call_facts import Call
 
@@ -39,7 +39,8 @@ _POLICIES_MAX: Final = 64
 
 def decides(ended: Ended) -> bool:
     """Whether this end is the end of the user's call, whatever becomes of the other of the two."""
-    return not isinstance(ended.result, RequestError) or isinstance(ended.result, WorkerFailed)
+    failed_in_the_run = isinstance(ended.result, WorkerFailed) and ended.outcome is Outcome.EXECUTED
+    return not isinstance(ended.result, RequestError) or failed_in_the_run
 
 
 @attrs.define(eq=False)

@@ -113,6 +113,28 @@ class Job:
     answered: bool = False
     """It ran for too long, and that was its answer; its handler still has the slot."""
 
+    def again(self, number: int, handovers: list[Handover]) -> Job:
+        """The same work once more from its beginning, for these of its handovers; this one keeps none."""
+        fresh = Job(
+            number=number,
+            service=self.service,
+            body=self.body,
+            deadline=self.deadline,
+            call_id=self.call_id,
+            digest=self.digest,
+            flags=self.flags,
+            attempt=self.attempt,
+            delivery=self.delivery,
+            trace=self.trace,
+            handovers=handovers,
+        )
+        self.handovers = []
+        for handover in handovers:
+            handover.job = fresh
+            # Parts of the run that was stopped were sent.
+            handover.torn = handover.parts_link is not None
+        return fresh
+
 
 class JobTable:
     """Jobs that wait for a free slot, and jobs that run.

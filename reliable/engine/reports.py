@@ -44,7 +44,8 @@ _ERROR_NAME_BYTES_MAX: Final = 255
 
 def handler_timeout(timeout_s: float) -> JobError:
     """What is said of a handler that took longer than its service allows."""
-    return JobError("HandlerTimeout", f"the handler was not done after {timeout_s:g} s; it may have run in part")
+    text = f"the handler was not done after {timeout_s:g} s; it may have run in part"
+    return JobError("HandlerTimeout", text, status=Status.WORKER_LOST)
 
 
 def too_large(text: str) -> JobError:

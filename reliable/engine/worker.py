@@ -337,6 +337,7 @@ class WorkerEngine:
         if greeted.last_life != greeted.broker.life:
             self._desk.void(peer, peer.handovers.values())
         peer.life = greeted.broker.life
+        self._desk.arrivals.expect(peer.life)
         peer.message_bytes_max = greeted.broker.max_message_bytes
         peer.credit_seen = self.draining
         self.counters.registrations += 1
@@ -348,11 +349,22 @@ class WorkerEngine:
             greeted.last_life,
             tuple(peer.handovers),
             self._config.limits.message_bytes_max,
+            self._newest(peer),
         )
         ready = WorkerReady(Version.MDP02, self._services[0].name, extension.encode())
         self._links.emit(Send(greeted.link, ready.encode(), Tag.READY))
         self._links.observe(BrokerFound(peer.terms.address, peer.life, restarted))
         self._desk.resend(peer, now)
+
+    def _newest(self, peer: Peer) -> int | None:
+        """What READY says of the deliveries that have come: nothing that comes on another link could then be newer.
+
+        The addresses of one broker may stand in the list more than once.
+        """
+        others = (other.state for other in self._links.peers if other is not peer)
+        if any(isinstance(state, Registered) and state.broker.life == peer.life for state in others):
+            return None
+        return self._desk.arrivals.newest(peer.life)
 
     # --- drain ------------------------------------------------------------------------------------
 

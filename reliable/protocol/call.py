@@ -63,7 +63,7 @@ from reliable.protocol.call_facts import ATTEMPT_MAX, Call, Past, Phase
 from reliable.status import STATUS_TABLE, Retry, Status
 from reliable.wire.extension import CallKind, Place
 
-__all__ = ["may_submit", "step"]
+__all__ = ["first_copy", "may_submit", "step"]
 
 _DELAY_S_MIN = 0.01
 """Full jitter may come out as nothing; a wait of nothing would let a fast refusal and its retry spin."""
@@ -93,6 +93,18 @@ def step(call: Call, state: CallState, event: CallEvent, config: ClientConfig, n
             return state, ()
         case _:
             assert_never(state)
+
+
+def first_copy(call: Call, grant: Grant, config: ClientConfig, now: float) -> Asked | None:
+    """What ``step`` makes of ``grant`` for a call made at this very moment, in one go; None: ask ``step``.
+
+    Nearly every call begins like this, and most of them are answered by the next message. The one order that goes with
+    it is ``Transmit`` of a SUBMIT, attempt 1, no repeat.
+    """
+    if grant.bytes_max and call.size_bytes > grant.bytes_max:
+        return None
+    past = Past.of_first_copy(grant.life, grant.address, now)
+    return Asked(past, grant.link, grant.address, grant.life, CallKind.SUBMIT, now, now + _patience_s(config))
 
 
 def may_submit(call: Call, past: Past) -> bool:

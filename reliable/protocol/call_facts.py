@@ -14,12 +14,14 @@ ATTACH and CANCEL are never dispatched, so they are no copies.
 from __future__ import annotations
 
 import enum
+import math
 from typing import Final, TypeAlias
 
 import attrs
 
 from reliable.errors import LocalProtocolError, Outcome
 from reliable.protocol.events import Submit
+from reliable.protocol.session import CLOCK_RATES_APART_MAX
 from reliable.status import Status
 from reliable.types import Frames
 from reliable.wire.extension import CALL_ID_BYTES, TRACE_BYTES_MAX, CallFlag, CallFrame, CallKind, Place, body_digest
@@ -40,7 +42,6 @@ _MARGIN_S_MIN: Final = 0.075
 """A broker may tell up to 50 ms late that time is up, and the word has to travel."""
 _MARGIN_SHARE_MAX: Final = 0.25
 _ENVELOPE_BYTES: Final = 128
-_CLOCK_RATES_APART_MAX: Final = 0.005
 
 Step: TypeAlias = tuple[float, str, str]
 """When, what, and where: rendered only if the call fails."""
@@ -100,7 +101,12 @@ class Call:
         return attrs.evolve(self, call_id=call_id, flags=self.flags | CallFlag.HEDGE)
 
     def frame(self, kind: CallKind, attempt: int, repeat: bool, past: Past, session: Session, now: float) -> CallFrame:
-        """The call frame of one message about this call."""
+        """The call frame of one message about this call.
+
+        The moment of the first sending is written rather too early, for a broker whose clock has run at another rate
+        since the two were compared. Too late, and a broker that has forgotten the call could take it for one that it
+        has never seen.
+        """
         first_sent = now if past.first_sent is None else past.first_sent
         return CallFrame(
             kind,
@@ -109,8 +115,9 @@ class Call:
             self.call_id,
             session.client,
             session.life,
-            _milliseconds(self._deadline_at_broker(now) - session.t0),
-            _milliseconds(_surely_before(first_sent - session.t1)),
+            # Rounded down: for ``first_sent`` the past is the safe side, and no deadline moves behind the caller's.
+            math.floor((self._deadline_at_broker(now) - session.t0) * 1000),
+            math.floor((first_sent - session.t1 - abs(first_sent - session.at) * CLOCK_RATES_APART_MAX) * 1000),
             self.digest,
             self.trace,
         )
@@ -131,14 +138,6 @@ class Call:
         only turn their proof that nothing ran into a guess.
         """
         return self.deadline is None or when < self.deadline - _margin_s(self.deadline - self.started)
-
-
-def _surely_before(since_hello_s: float) -> float:
-    """The moment of the first sending, for a broker whose clock runs at another rate than ours: rather too early.
-
-    Too late, and a broker that has forgotten the call could take it for one that it has never seen.
-    """
-    return since_hello_s - abs(since_hello_s) * _CLOCK_RATES_APART_MAX
 
 
 def _margin_s(remaining_s: float) -> float:
@@ -168,30 +167,35 @@ def check_submit(submit: Submit) -> None:
 
 @value
 class Session:
-    """What a call frame needs to know of the link it goes out on."""
+    """What a call frame needs to know of the link it goes out on; the times as in ``reliable.protocol.session``."""
 
     client: bytes
     life: bytes
     t0: float
     t1: float
+    at: float
 
 
 def _flags(submit: Submit, idempotent: bool | None) -> CallFlag:
-    flags = CallFlag.NONE
+    flags = 0
     if idempotent is not None:
-        flags |= CallFlag.IDEMPOTENT if idempotent else CallFlag.NOT_IDEMPOTENT
+        flags = _IDEMPOTENT if idempotent else _NOT_IDEMPOTENT
     if submit.fail_fast:
-        flags |= CallFlag.FAIL_FAST
+        flags |= _FAIL_FAST
     if submit.wants_progress:
-        flags |= CallFlag.WANTS_PROGRESS
+        flags |= _WANTS_PROGRESS
     if submit.one_way:
-        flags |= CallFlag.ONE_WAY
-    return flags
+        flags |= _ONE_WAY
+    return _FLAGS[flags]
 
 
-def _milliseconds(seconds: float) -> int:
-    """Rounded down: for ``first_sent`` the past is the safe side, and a deadline must not move behind the caller's."""
-    return int(seconds * 1000 // 1)
+# Joining flags of an enum takes longer than all the rest of a call frame.
+_FLAGS: Final = [CallFlag(number) for number in range(256)]
+_IDEMPOTENT: Final = int(CallFlag.IDEMPOTENT)
+_NOT_IDEMPOTENT: Final = int(CallFlag.NOT_IDEMPOTENT)
+_FAIL_FAST: Final = int(CallFlag.FAIL_FAST)
+_WANTS_PROGRESS: Final = int(CallFlag.WANTS_PROGRESS)
+_ONE_WAY: Final = int(CallFlag.ONE_WAY)
 
 
 class Phase(enum.Enum):
@@ -241,6 +245,20 @@ class Past:
     """A broker has said that the service declares itself idempotent; means something if the caller said nothing."""
     retry_after_s: float | None = None
     story: tuple[Step, ...] = ()
+
+    @classmethod
+    def of_first_copy(cls, life: bytes, address: str, now: float) -> Past:
+        """The past of a call of which the first copy was sent when it was made."""
+        return cls(
+            attempts=1,
+            copies=((life, 1),),
+            first_sent=now,
+            address=address,
+            brokers=(address,),
+            phase=Phase.SILENT,
+            phase_at=now,
+            story=((now, "sent", address),),
+        )
 
     @property
     def may_have_run(self) -> bool:

@@ -146,7 +146,8 @@ class JobError:
     executed: bool = True
     """False if the handler was never entered."""
     status: Status = Status.HANDLER_ERROR
-    """``TOO_LARGE`` or ``REPLY_EVICTED`` if it ran well and only its reply cannot be had."""
+    """``TOO_LARGE`` or ``REPLY_EVICTED`` if it ran well and only its reply cannot be had; ``WORKER_LOST`` if it did not
+    come to an end of its own: its process died or was killed, or it goes on although it was answered for."""
 
 
 @value

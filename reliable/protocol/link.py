@@ -5,7 +5,12 @@ answered, because only then is it known which life of which broker is at the oth
 deadlines are counted (``reliable.wire.extension``, "Session time").
 
     Opening ──opened──▶ Greeting ──200──▶ Ready ──broke, or closed by us──▶ Over
-       └──never came up──▶ Over ◀──501, silence, broke──┘
+       └──never came up──▶ Over ◀──501, silence, broke──┘  │  ▲
+                                                           ▼  │
+                                                        Checking
+
+Every now and then a ready link asks where the broker's clock stands (``reliable.protocol.session``), and goes on
+meanwhile. ``Checking`` is for one whose reckoning is so old that new calls wait for the answer, or for a bounded time.
 
 A link never leaves ``Over``, and its number is never used again: after a reconnect there may be another process at the
 same address, so nothing that was learned on the old link holds on the new one.
@@ -24,6 +29,7 @@ import attrs
 
 from reliable.config import ClientConfig
 from reliable.errors import LocalProtocolError, RemoteProtocolError
+from reliable.protocol import session
 from reliable.protocol.events import (
     ClientEffect,
     CloseLink,
@@ -34,12 +40,14 @@ from reliable.protocol.events import (
     Send,
     Unsent,
 )
+from reliable.protocol.session import TIME_TAG, SessionTime
 from reliable.types import Frames
 from reliable.wire.extension import FEATURE_CALLS, HelloAnswer
-from reliable.wire.mmi import FOUND, NOT_IMPLEMENTED
+from reliable.wire.mmi import FOUND, NOT_FOUND, NOT_IMPLEMENTED
 
 __all__ = [
     "HELLO_TAG",
+    "Checking",
     "CloseNow",
     "Fate",
     "Greeting",
@@ -50,6 +58,7 @@ __all__ = [
     "Opening",
     "Over",
     "Ready",
+    "TimeReply",
     "expiry",
     "open_link",
     "step",
@@ -106,16 +115,25 @@ class Ready:
     """Calls may be sent.
 
     Attributes:
-        t0: When the hello was sent: the zero of deadlines on this link.
-        t1: When its answer came: the zero of ``first_sent`` on this link.
+        time: What times on this link are written against.
         peer: What the broker said about itself.
     """
 
     link: int
     address: str
-    t0: float
-    t1: float
+    time: SessionTime
     peer: HelloAnswer
+
+
+@attrs.frozen
+class Checking:
+    """It has been ready for so long without a look at the broker's clock that calls wait for one, until ``expires``."""
+
+    link: int
+    address: str
+    time: SessionTime
+    peer: HelloAnswer
+    expires: float
 
 
 @attrs.frozen
@@ -143,6 +161,13 @@ class HelloReply:
 
 
 @attrs.frozen
+class TimeReply:
+    """A reply of service ``mmi.reliable.time`` came; ``body`` is its body, the MMI code first."""
+
+    body: Frames
+
+
+@attrs.frozen
 class LinkTick:
     """Time went on."""
 
@@ -155,8 +180,8 @@ class CloseNow:
     linger: bool = False
 
 
-LinkState: TypeAlias = Opening | Greeting | Ready | Over
-LinkEvent: TypeAlias = LinkOpened | LinkClosed | HelloReply | Unsent | LinkTick | CloseNow
+LinkState: TypeAlias = Opening | Greeting | Ready | Checking | Over
+LinkEvent: TypeAlias = LinkOpened | LinkClosed | HelloReply | TimeReply | Unsent | LinkTick | CloseNow
 _Step: TypeAlias = tuple[LinkState, tuple[ClientEffect, ...]]
 
 
@@ -169,7 +194,9 @@ def open_link(link: int, address: str, config: ClientConfig, now: float) -> tupl
 
 def expiry(state: LinkState) -> float:
     """When a ``LinkTick`` is due."""
-    return state.expires if isinstance(state, Opening | Greeting) else math.inf
+    if isinstance(state, Ready):
+        return state.time.ask_at
+    return math.inf if isinstance(state, Over) else state.expires
 
 
 def step(state: LinkState, event: LinkEvent, hello: Frames, config: ClientConfig, now: float) -> _Step:
@@ -185,9 +212,9 @@ def step(state: LinkState, event: LinkEvent, hello: Frames, config: ClientConfig
         case Opening():
             return _opening(state, event, hello, config, now)
         case Greeting():
-            return _greeting(state, event, now)
-        case Ready():
-            return _ready(state, event)
+            return _greeting(state, event, config, now)
+        case Ready() | Checking():
+            return _ready(state, event, config, now)
         case Over():
             return state, ()
         case _:
@@ -207,7 +234,7 @@ def _opening(state: Opening, event: LinkEvent, hello: Frames, config: ClientConf
             return _close(state, Fate.REFUSED, "the connection came to nothing and the transport did not say so")
         case CloseNow():
             return _close(state, Fate.CLOSED, event.detail, event.linger)
-        case HelloReply():
+        case HelloReply() | TimeReply():
             # A peer may talk before it is asked, and the transport may read that before it reports the handshake.
             return state, ()
         case Unsent():
@@ -216,14 +243,16 @@ def _opening(state: Opening, event: LinkEvent, hello: Frames, config: ClientConf
             assert_never(event)
 
 
-def _greeting(state: Greeting, event: LinkEvent, now: float) -> _Step:
+def _greeting(state: Greeting, event: LinkEvent, config: ClientConfig, now: float) -> _Step:
     match event:
         case LinkOpened():
             raise LocalProtocolError(f"link {state.link} was opened twice")
         case LinkClosed():
             return _broke(state, event)
         case HelloReply():
-            return _answered(state, event.body, now)
+            return _answered(state, event.body, config, now)
+        case TimeReply():
+            return state, ()
         case Unsent():
             return _close(state, Fate.LOST, "the socket did not take the hello")
         case LinkTick():
@@ -237,7 +266,7 @@ def _greeting(state: Greeting, event: LinkEvent, now: float) -> _Step:
             assert_never(event)
 
 
-def _ready(state: Ready, event: LinkEvent) -> _Step:
+def _ready(state: Ready | Checking, event: LinkEvent, config: ClientConfig, now: float) -> _Step:
     match event:
         case LinkOpened():
             raise LocalProtocolError(f"link {state.link} was opened twice")
@@ -245,14 +274,43 @@ def _ready(state: Ready, event: LinkEvent) -> _Step:
             return _broke(state, event)
         case CloseNow():
             return _close(state, Fate.CLOSED, event.detail, event.linger)
-        case HelloReply() | Unsent() | LinkTick():
+        case TimeReply():
+            return _told_time(state, event.body, now)
+        case LinkTick():
+            return _time_passed(state, config, now)
+        case HelloReply() | Unsent():
             # A second answer to the one hello changes nothing: the session's moments are fixed by the first.
             return state, ()
         case _:
             assert_never(event)
 
 
-def _answered(state: Greeting, body: Frames, now: float) -> _Step:
+def _time_passed(state: Ready | Checking, config: ClientConfig, now: float) -> _Step:
+    if isinstance(state, Checking):
+        if now < state.expires:
+            return state, ()
+        # Silence about the time is no reason to give a link up: whoever still answers calls goes on as before.
+        return Ready(state.link, state.address, state.time.in_vain(now), state.peer), ()
+    every_s = config.transport.time_check_s
+    if every_s is None or now < state.time.ask_at:
+        return state, ()
+    time, question = state.time.ask(now, every_s)
+    send = Send(state.link, question, TIME_TAG)
+    if time.waited or not time.old(now, every_s):
+        return Ready(state.link, state.address, time, state.peer), (send,)
+    return Checking(state.link, state.address, time, state.peer, now + config.hello_timeout_s), (send,)
+
+
+def _told_time(state: Ready | Checking, body: Frames, now: float) -> _Step:
+    if body[:1] == [NOT_FOUND] and state.time.asked_at is not None:
+        return _close(state, Fate.LOST, "the broker has forgotten our hello, and so it drops our calls unread")
+    time = state.time.answered(body, now)
+    if time is state.time:
+        return state, ()
+    return Ready(state.link, state.address, time, state.peer), ()
+
+
+def _answered(state: Greeting, body: Frames, config: ClientConfig, now: float) -> _Step:
     """8/MMI puts the code into the first body frame; only a plain 501 proves a peer without the extension."""
     code = body[0] if body else b""
     if code == NOT_IMPLEMENTED:
@@ -265,12 +323,13 @@ def _answered(state: Greeting, body: Frames, now: float) -> _Step:
         return _close(state, Fate.SILENT, f"answered the hello with something else: {error}")
     if not (peer.version_min <= _VERSION <= peer.version_max and peer.features & FEATURE_CALLS):
         return _close(state, Fate.FOREIGN, f"speaks versions {peer.version_min} to {peer.version_max} of the extension")
-    return Ready(state.link, state.address, state.t0, now, peer), ()
+    time = session.begin(state.t0, now, config.transport.time_check_s)
+    return Ready(state.link, state.address, time, peer), ()
 
 
-def _broke(state: Opening | Greeting | Ready, event: LinkClosed) -> _Step:
+def _broke(state: Opening | Greeting | Ready | Checking, event: LinkClosed) -> _Step:
     return Over(state.link, state.address, _FATES[event.end], event.detail), ()
 
 
-def _close(state: Opening | Greeting | Ready, fate: Fate, detail: str, linger: bool = False) -> _Step:
+def _close(state: Opening | Greeting | Ready | Checking, fate: Fate, detail: str, linger: bool = False) -> _Step:
     return Over(state.link, state.address, fate, detail), (CloseLink(state.link, linger),)

@@ -28,6 +28,7 @@ Spec: 7/MDP and 18/MDP, MDP/Worker and Heartbeating.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from typing import Final, TypeAlias, assert_never
 
@@ -35,8 +36,10 @@ import attrs
 
 from reliable.config import Heartbeat, WorkerConfig
 from reliable.errors import RemoteProtocolError
+from reliable.protocol import session
 from reliable.protocol.events import CloseLink, LinkClosed, LinkOpened, OpenLink, Send
 from reliable.protocol.liveness import Liveness
+from reliable.protocol.session import SessionTime
 from reliable.types import Frames, Jitter
 from reliable.wire.extension import HELLO_SERVICE, NO_LIFE, HelloAnswer
 from reliable.wire.mdp import (
@@ -49,7 +52,7 @@ from reliable.wire.mdp import (
     WorkerReply,
     WorkerRequest,
 )
-from reliable.wire.mmi import FOUND, NOT_IMPLEMENTED
+from reliable.wire.mmi import FOUND, NOT_IMPLEMENTED, TIME_QUERY
 from reliable.wire.values import value
 
 __all__ = [
@@ -96,6 +99,7 @@ class Tag(enum.Enum):
     READY = "ready"
     HEARTBEAT = "heartbeat"
     DISCONNECT = "disconnect"
+    TIME = "session time"
 
 
 @attrs.frozen(kw_only=True)
@@ -155,12 +159,12 @@ class Asking:
 
 @value
 class Registered:
-    """The hello was answered at ``since`` (t1 of the session) and READY is sent."""
+    """The hello was answered and READY is sent. ``time``: what deadlines of deliveries are read against."""
 
     past: Past
     link: int
     broker: HelloAnswer
-    since: float
+    time: SessionTime
     liveness: Liveness
 
 
@@ -296,7 +300,7 @@ def deadline(state: State) -> float | None:
     """When ``Ticked`` is due."""
     match state:
         case Registered():
-            return min(state.liveness.beat_at, state.liveness.lost_at)
+            return min(state.liveness.beat_at, state.liveness.lost_at, state.time.ask_at)
         case Waiting() | Opening() | Asking():
             return state.until
         case Plain():
@@ -392,6 +396,8 @@ def _registered(state: Registered, event: Event, now: float, terms: Terms) -> St
         case Ticked():
             if state.liveness.lost(now):
                 return _close(state, EndCause.SILENT, now, terms)
+            if state.time.ask_at <= now:
+                return _ask_time(state, now, terms)
             if not state.liveness.beat_due(now):
                 return state, []
             beat = Send(state.link, WorkerHeartbeat(Version.MDP02).encode(), Tag.HEARTBEAT)
@@ -460,11 +466,16 @@ def _answered(state: Asking, command: WorkerCommand | ClientReply, now: float, t
     past = Past(state.past.failures, answer.life)
     liveness = Liveness.begin(terms.config.heartbeat, now)
     greeted = Greeted(state.link, answer, state.past.life)
-    return Registered(past, state.link, answer, now, liveness), [greeted]
+    config = terms.config
+    # When the hello was sent, or rather later, if we stood still since.
+    time = session.begin(min(state.until - config.hello_timeout_s, now), now, config.transport.time_check_s)
+    return Registered(past, state.link, answer, time, liveness), [greeted]
 
 
 def _told(state: Registered, command: WorkerCommand | ClientReply, now: float, terms: Terms) -> Step:
-    if isinstance(command, ClientReply) or command.version is not Version.MDP02:
+    if isinstance(command, ClientReply):
+        return _told_time(state, command, now)
+    if command.version is not Version.MDP02:
         return state, [Dropped("not a worker command of MDP 0.2")]
     match command:
         case WorkerRequest():
@@ -477,6 +488,19 @@ def _told(state: Registered, command: WorkerCommand | ClientReply, now: float, t
             return state, [Dropped("a command that only workers send")]
         case _:
             assert_never(command)
+
+
+def _told_time(state: Registered, reply: ClientReply, now: float) -> Step:
+    if reply.service != TIME_QUERY or reply.stack:
+        return state, [Dropped("not a worker command of MDP 0.2")]
+    heard = _heard(state, now)
+    return Registered(heard.past, heard.link, heard.broker, state.time.answered(reply.body, now), heard.liveness), []
+
+
+def _ask_time(state: Registered, now: float, terms: Terms) -> Step:
+    time, question = state.time.ask(now, terms.config.transport.time_check_s or math.inf)
+    asked = Registered(state.past, state.link, state.broker, time, state.liveness)
+    return asked, [Send(state.link, question, Tag.TIME)]
 
 
 def _told_plain(state: Plain, command: WorkerCommand | ClientReply, now: float, terms: Terms) -> Step:
@@ -528,12 +552,12 @@ def _plain_heartbeat(terms: Terms) -> Heartbeat:
 
 
 def _lived(state: Registered, liveness: Liveness) -> Registered:
-    return Registered(state.past, state.link, state.broker, state.since, liveness)
+    return Registered(state.past, state.link, state.broker, state.time, liveness)
 
 
 def _heard(state: Registered, now: float) -> Registered:
     liveness = state.liveness.after_hearing(now)
-    return Registered(_proven(state.past), state.link, state.broker, state.since, liveness)
+    return Registered(_proven(state.past), state.link, state.broker, state.time, liveness)
 
 
 def _proven(past: Past) -> Past:

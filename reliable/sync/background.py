@@ -42,7 +42,8 @@ class Background:
     def __init__(self, pump: ClientPump) -> None:
         self._pump = pump
         self._signal = Signal()
-        self._calls: dict[bytes, OpenCall] = {}
+        self.calls: dict[bytes, OpenCall] = {}
+        """Those to go on with."""
         self._touched: deque[Settled] = deque()
         self._starting = False
         self._claim = threading.Lock()
@@ -53,7 +54,7 @@ class Background:
 
     def serve(self, call: OpenCall) -> None:
         """From now on go on with this call also while nobody waits for it."""
-        self._calls[call.submit.call_id] = call
+        self.calls[call.submit.call_id] = call
         if call.finished is not None:
             self.drop(call.submit.call_id)
         if not self._starting:
@@ -66,7 +67,7 @@ class Background:
 
     def drop(self, call_id: bytes) -> None:
         """It is over."""
-        self._calls.pop(call_id, None)
+        self.calls.pop(call_id, None)
 
     def touch(self, settled: Settled) -> None:
         """Have something looked at; from any thread."""
@@ -79,7 +80,7 @@ class Background:
 
     def appoint(self) -> None:
         """Lead, if there is anything to lead for."""
-        if self._calls:
+        if self.calls:
             self._signal.set()
 
     def is_here(self) -> bool:
@@ -95,7 +96,7 @@ class Background:
     def forget(self) -> None:
         """In a forked child, where this thread is not."""
         self._thread_id = None
-        self._calls.clear()
+        self.calls.clear()
         while self._touched:
             self._touched.popleft()._settle_after_fork()
 
@@ -117,13 +118,13 @@ class Background:
 
     def _round(self) -> None:
         self._sweep()
-        if self._calls:
+        if self.calls:
             self._pump.wait_once(self._signal, self._has_work, _SWEEP_S)
             return
         self._pump.step_down(self._signal)
         self._idle = True
         self._signal.clear()
-        if not (self._calls or self._has_work()):
+        if not (self.calls or self._has_work()):
             self._signal.wait(threading.TIMEOUT_MAX)
         self._idle = False
 
@@ -144,7 +145,7 @@ class Background:
         now = self._pump.clock()
         if now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_S
-            for call_id, call in list(self._calls.items()):
+            for call_id, call in list(self.calls.items()):
                 self._pump.bound_s(call)
                 if call.finished is not None:
                     self.drop(call_id)

@@ -194,7 +194,8 @@ class ClientPump:
             call = self._calls.pop(effect.call_id, None)
             if call is not None:
                 call.take(effect)
-                self.background.drop(effect.call_id)
+                if self.background.calls:
+                    self.background.drop(effect.call_id)
         elif isinstance(effect, CallProgress):
             call = self._calls.get(effect.call_id)
             if call is not None:
@@ -215,9 +216,6 @@ class ClientPump:
             bound_s: Seconds that this may take.
         """
         signal.clear()
-        if ready():
-            signal.set()
-            return
         wait_s = self._take_lead(signal, ready, bound_s)
         if wait_s is None:
             signal.wait(min(_LOOK_UP_S, bound_s))
@@ -268,10 +266,13 @@ class ClientPump:
     def _take_lead(self, signal: Signal, ready: Callable[[], bool], bound_s: float) -> float | None:
         """Seconds to wait on the sockets if this thread leads now, else None."""
         with self._lock:
+            if ready():
+                signal.set()
+                return None
             self._waiting[signal] = None
             now = self.clock()
             mine = self._leader is None or self._leader is signal or now > self._leader_back + _OVERDUE_S
-            if not mine or self._over or ready():
+            if not mine or self._over:
                 return None
             self._leader = signal
             wait_s = self._driver.wait_s()
@@ -293,8 +294,9 @@ class ClientPump:
         self._waiting.pop(signal, None)
         if self._leader is signal:
             self._leader = None
-            self._leader_left.set()
-        if self._leader is None:
+            if self._released:
+                self._leader_left.set()
+        if self._leader is None and (self._waiting or self.background.calls):
             self._appoint()
 
     def _appoint(self) -> None:

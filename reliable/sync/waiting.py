@@ -63,8 +63,13 @@ class SelectorWait:
 
     def wait(self, timeout: float | None) -> list[Callable[[], None]]:
         """What to call, after at most ``timeout`` seconds; rounds up to the millisecond."""
-        # Another thread may have unwatched one that has just become readable.
-        return [ready for fd in self._poll.wait(timeout) if (ready := self._ready.get(fd)) is not None]
+        found = []
+        for fd, _ in self._poll.wait(timeout):
+            ready = self._ready.get(fd)
+            # Another thread may have unwatched one that has just become readable.
+            if ready is not None:
+                found.append(ready)
+        return found
 
     def close(self) -> None:
         """Give the descriptors back. Watched sockets are left alone: after fork they are the parent's."""
@@ -75,7 +80,7 @@ class SelectorWait:
 class _Poller(Protocol):
     def register(self, fd: int) -> None: ...
     def unregister(self, fd: int) -> None: ...
-    def wait(self, timeout: float | None) -> list[int]: ...
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]: ...
     def close(self) -> None: ...
 
 
@@ -94,10 +99,10 @@ class _Epoll:
         self._size -= 1
         self._epoll.unregister(fd)
 
-    def wait(self, timeout: float | None) -> list[int]:
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         if timeout is None or timeout == math.inf:
             timeout = -1
-        return [fd for fd, _ in self._epoll.poll(timeout, self._size)]
+        return self._epoll.poll(timeout, self._size)
 
     def close(self) -> None:
         self._epoll.close()
@@ -115,8 +120,8 @@ class _Selector:
     def unregister(self, fd: int) -> None:
         self._selector.unregister(fd)
 
-    def wait(self, timeout: float | None) -> list[int]:
-        return [key.fd for key, _ in self._selector.select(timeout)]
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        return [(key.fd, mask) for key, mask in self._selector.select(timeout)]
 
     def close(self) -> None:
         self._selector.close()

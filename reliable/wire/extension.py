@@ -16,7 +16,8 @@ agree. Decoders raise ``RemoteProtocolError``; nothing here knows the time. The 
 Session time. Both ends note a moment for each hello: the broker when it *received* the hello request, the peer when it
 *sent* the request (t0) and when it *received* the answer (t1). A deadline is written and read by clients against t0
 and by workers against t1, so that a transmission delay makes it late, never early. ``first_sent_ms`` is written
-against t1, so that it errs to the past: it guards against repeating, and there the past is the safe side.
+against t1, so that it errs to the past: it guards against repeating, and there the past is the safe side. Both moments
+are found anew every now and then (``reliable.protocol.session``), for clocks go apart.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from reliable.wire.kinds import CallFlag, CallKind, DeliveryKind, GiveBackReason
 from reliable.wire.values import value
 
 __all__ = [
+    "ANSWER_KIND",
     "BROKER_FEATURES",
     "CALL_ID_BYTES",
     "CONTROL_TOKEN",
@@ -45,6 +47,7 @@ __all__ = [
     "LIFE_BYTES",
     "MAGIC",
     "NO_LIFE",
+    "RESULT_BYTES",
     "TOKEN_BYTES",
     "TRACE_BYTES_MAX",
     "AnswerFrame",
@@ -65,6 +68,9 @@ __all__ = [
     "body_digest",
     "is_extension",
     "make_token",
+    "pack_answer",
+    "pack_delivery",
+    "token_counter",
 ]
 
 MAGIC: Final = b"RLX\x01"
@@ -97,6 +103,11 @@ def make_token(life: bytes, counter: int) -> bytes:
     return life + counter.to_bytes(8, "big")
 
 
+def token_counter(token: bytes) -> int:
+    """The number of a delivery within its life: later deliveries have greater ones."""
+    return int.from_bytes(token[LIFE_BYTES:], "big")
+
+
 def body_digest(service: bytes, body: Sequence[bytes]) -> bytes:
     """16 bytes that differ if service or body differ: BLAKE2b over each frame behind its length in 8 bytes."""
     digest = hashlib.blake2b(len(service).to_bytes(8, "big") + service, digest_size=DIGEST_BYTES)
@@ -112,6 +123,8 @@ def _require(ok: bool, what: str) -> None:
 
 
 _CALL: Final = struct.Struct(">4sBBH16s16s8sqq16sB")
+_CALL_BYTES: Final = _CALL.size
+_unpack_call: Final = _CALL.unpack_from
 
 
 @value
@@ -164,22 +177,17 @@ class CallFrame:
         Raises:
             RemoteProtocolError: Wrong size, magic or kind.
         """
-        _require(len(frame) >= _CALL.size, "call frame is too short")
-        magic, kind, flags, attempt, call_id, client, life, deadline, first, digest, size = _CALL.unpack_from(frame)
-        _require(magic == MAGIC and kind in _CALL_KINDS and flags < 256, "not a call frame")
-        _require(len(frame) == _CALL.size + size, "call frame has a wrong length")
-        return cls(
-            _CALL_KINDS[kind],
-            _FLAGS[flags],
-            attempt,
-            call_id,
-            client,
-            life,
-            deadline,
-            first,
-            digest,
-            frame[_CALL.size :],
-        )
+        # Tested in line and not by ``_require``: brokers read one of these for each call.
+        if len(frame) < _CALL_BYTES:
+            raise RemoteProtocolError("call frame is too short")
+        magic, kind, flags, attempt, call_id, client, life, deadline, first, digest, size = _unpack_call(frame)
+        if magic != MAGIC or kind not in _CALL_KINDS:
+            raise RemoteProtocolError("not a call frame")
+        if len(frame) != _CALL_BYTES + size:
+            raise RemoteProtocolError("call frame has a wrong length")
+        trace = frame[_CALL_BYTES:] if size else b""
+        kind, flags = _CALL_KINDS[kind], _FLAGS[flags]
+        return cls(kind, flags, attempt, call_id, client, life, deadline, first, digest, trace)
 
 
 _CALL_KINDS: Final = {int(kind): kind for kind in CallKind}
@@ -188,8 +196,10 @@ _STATUSES: Final = {int(status): status for status in Status}
 _OUTCOMES: Final = {int(outcome): outcome for outcome in Outcome}
 _PLACES: Final = {int(place): place for place in Place}
 _BOOLS: Final = (False, True)
-_ANSWER_KIND: Final = 0x80
+ANSWER_KIND: Final = 0x80
 _ANSWER: Final = struct.Struct(">4sBBH16s8sBBHIB")
+pack_answer: Final = _ANSWER.pack
+"""``AnswerFrame`` in bytes, without making one: magic, kind, and its fields in their order. Numbers may be enums."""
 
 
 @value
@@ -215,9 +225,9 @@ class AnswerFrame:
 
     def encode(self) -> bytes:
         """The frame."""
-        return _ANSWER.pack(
+        return pack_answer(
             MAGIC,
-            _ANSWER_KIND,
+            ANSWER_KIND,
             self.status,
             self.attempt,
             self.call_id,
@@ -236,13 +246,14 @@ class AnswerFrame:
         Raises:
             RemoteProtocolError: Wrong size, magic, kind, or a status, outcome or place that does not exist.
         """
-        _require(len(frame) == _ANSWER.size, "answer frame has a wrong length")
+        # Tested in line and not by ``_require``: clients read one of these for each call.
+        if len(frame) != _ANSWER.size:
+            raise RemoteProtocolError("answer frame has a wrong length")
         magic, kind, status, attempt, call_id, life, outcome, place, deliveries, retry, idem = _ANSWER.unpack(frame)
-        _require(magic == MAGIC and kind == _ANSWER_KIND, "not an answer frame")
-        _require(
-            status in _STATUSES and outcome in _OUTCOMES and place in _PLACES and idem < 2,
-            "answer frame has a status, outcome or place that does not exist",
-        )
+        if magic != MAGIC or kind != ANSWER_KIND:
+            raise RemoteProtocolError("not an answer frame")
+        if status not in _STATUSES or outcome not in _OUTCOMES or place not in _PLACES or idem > 1:
+            raise RemoteProtocolError("answer frame has a status, outcome or place that does not exist")
         return cls(
             _STATUSES[status],
             attempt,
@@ -257,6 +268,9 @@ class AnswerFrame:
 
 
 _DELIVERY: Final = struct.Struct(">16s4sBBHH16s16sq16sB")
+pack_delivery: Final = _DELIVERY.pack
+"""The fixed part of a ``Delivery`` in bytes, without making one: token, magic, its further fields in their order up to
+the digest, and the length of the trace context; trace context and name of the service come behind."""
 
 
 @value
@@ -286,7 +300,7 @@ class Delivery:
     def encode(self) -> bytes:
         """The frame."""
         return (
-            _DELIVERY.pack(
+            pack_delivery(
                 self.token,
                 MAGIC,
                 self.kind,
@@ -334,6 +348,8 @@ class Delivery:
 
 _DELIVERY_KINDS: Final = {int(kind): kind for kind in DeliveryKind}
 _REPORT: Final = struct.Struct(">16s4sBBH")
+RESULT_BYTES: Final = struct.pack(">4sBBH", MAGIC, ReportKind.RESULT, True, 0)
+"""What stands behind the token in the report of a plain result, which nearly all reports are."""
 
 
 @value
@@ -349,7 +365,8 @@ class Report:
     """For ``ERROR``: False if the handler was never entered (say, arguments that do not fit)."""
     detail: int = 0
     """``GIVE_BACK``: a ``GiveBackReason``. ``CREDIT``: how many requests at once. ``ERROR``: 0, or the ``Status`` that
-    says why a handler that ran well has no reply (too large, evicted)."""
+    says why a handler that ran well has no reply (too large, evicted), or that it did not come to an end of its own
+    (worker lost): then it may have run in part. A broker that does not know this one takes it for 0."""
 
     def encode(self) -> bytes:
         """The frame."""
@@ -362,9 +379,11 @@ class Report:
         Raises:
             RemoteProtocolError: Wrong size, magic or kind.
         """
-        _require(len(frame) == _REPORT.size, "report has a wrong length")
+        if len(frame) != _REPORT.size:
+            raise RemoteProtocolError("report has a wrong length")
         token, magic, kind, executed, detail = _REPORT.unpack(frame)
-        _require(magic == MAGIC and kind in _REPORT_KINDS and executed < 2, "not a report")
+        if magic != MAGIC or kind not in _REPORT_KINDS or executed > 1:
+            raise RemoteProtocolError("not a report")
         return cls(token, _REPORT_KINDS[kind], _BOOLS[executed], detail)
 
 
@@ -448,6 +467,9 @@ class ServiceOffer(msgspec.Struct, frozen=True, array_like=True):
     name: bytes
     idempotent: bool | None = None
     """True and False are the service's declaration; None leaves it to the caller. False vetoes."""
+    at_once: int | None = None
+    """How many requests of this service the worker runs at once, within its credit; None: as many as that. Brokers of
+    before this field read over it, and the worker lets wait what is too much."""
 
 
 class _Ready(msgspec.Struct, frozen=True, array_like=True):
@@ -457,6 +479,7 @@ class _Ready(msgspec.Struct, frozen=True, array_like=True):
     credit: int
     services: list[ServiceOffer]
     max_message_bytes: int = 0
+    newest: int | None = None
 
 
 _READY_PREFIX: Final = MAGIC + b"\x31"
@@ -469,7 +492,8 @@ class ReadyExtension:
     """Our worker → broker: one frame behind the service of READY.
 
     Layout: magic 4, kind 0x31, then a MessagePack array: instance (bin 16), last life (bin 8), tokens in hand (array
-    of bin 16), credit (int), services (array of [name, idempotent]), max_message_bytes (int).
+    of bin 16), credit (int), services (array of [name, idempotent, at once]), max_message_bytes (int), newest (int or
+    nil).
     """
 
     instance: bytes
@@ -481,11 +505,20 @@ class ReadyExtension:
     tokens: tuple[bytes, ...] = ()
     """Deliveries of that life that are still in the worker's hands."""
     max_message_bytes: int = 0
+    newest: int | None = None
+    """The counter of the newest delivery of this life that has reached the process, on any connection; 0: none has.
+    None: that proves nothing, since another connection of the process may still be bringing some."""
 
     def encode(self) -> bytes:
         """The frame."""
         ready = _Ready(
-            self.instance, self.last_life, list(self.tokens), self.credit, list(self.services), self.max_message_bytes
+            self.instance,
+            self.last_life,
+            list(self.tokens),
+            self.credit,
+            list(self.services),
+            self.max_message_bytes,
+            self.newest,
         )
         return _READY_PREFIX + _READY_ENCODER.encode(ready)
 
@@ -507,8 +540,10 @@ class ReadyExtension:
             and all(len(token) == TOKEN_BYTES for token in ready.tokens)
             and 0 <= ready.credit <= 0xFFFF
             and ready.max_message_bytes >= 0
+            and (ready.newest is None or ready.newest >= 0)
             and 1 <= len(ready.services) <= 1024
-            and all(0 < len(offer.name) <= 255 for offer in ready.services),
+            and all(0 < len(offer.name) <= 255 for offer in ready.services)
+            and all(offer.at_once is None or 0 < offer.at_once <= 0xFFFF for offer in ready.services),
             "ready extension has a value out of range",
         )
         return cls(
@@ -518,4 +553,5 @@ class ReadyExtension:
             ready.last_life,
             tuple(ready.tokens),
             ready.max_message_bytes,
+            ready.newest,
         )

@@ -51,7 +51,7 @@ def test_a_call_opens_a_link_says_hello_and_comes_back_with_its_reply() -> None:
     desk.answer(1, body=[b"x", b"y"])
     assert desk.trace() == ["end c x|y"]
     assert desk.ended["c"].outcome is Outcome.EXECUTED
-    assert desk.engine.next_deadline() is None
+    assert desk.nothing_awaited()
 
 
 def test_a_second_call_uses_the_link_that_is_ready() -> None:
@@ -939,7 +939,7 @@ def test_nothing_is_left_when_all_calls_are_over() -> None:
         else:
             desk.cancel(name)
     engine = desk.engine
-    assert engine.snapshot().calls == 0 and engine.next_deadline() is None
+    assert engine.snapshot().calls == 0 and desk.nothing_awaited()
     assert len(engine._state.calls) == len(engine._state.free) == len(engine._state.alarms) == 0
     assert len(engine._state.alarms._heap) < 100
     assert not any(entry.asked for entry in engine._state.links.values())

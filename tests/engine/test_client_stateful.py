@@ -15,7 +15,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from reliable.config import Backoff, BreakerPolicy, ClientConfig, HedgePolicy, Limits, RetryBudget, RetryPolicy
+from reliable.config import (
+    Backoff,
+    BreakerPolicy,
+    ClientConfig,
+    HedgePolicy,
+    Limits,
+    RetryBudget,
+    RetryPolicy,
+    TransportConfig,
+)
 from reliable.engine.client import ClientEngine
 from reliable.errors import Outcome, RequestError
 from reliable.protocol.events import (
@@ -36,10 +45,12 @@ from reliable.protocol.events import (
     Unsent,
 )
 from reliable.protocol.link import HELLO_TAG
+from reliable.protocol.session import TIME_TAG
 from reliable.status import STATUS_TABLE, Retry, Status
 from reliable.types import Frames
 from reliable.wire.extension import HELLO_SERVICE, AnswerFrame, CallFlag, CallFrame, CallKind, HelloAnswer, Place
 from reliable.wire.mdp import ClientReply, ClientRequest, Version, decode_at_broker
+from reliable.wire.mmi import TIME_QUERY, time_answer
 
 T = TypeVar("T")
 PICK = st.integers(min_value=0, max_value=99)
@@ -50,6 +61,7 @@ CONFIG = ClientConfig(
     hello_timeout_s=0.5,
     limits=Limits(calls_in_flight_max=8),
     return_after_s=5.0,
+    transport=TransportConfig(time_check_s=2.0),
 )
 
 
@@ -76,7 +88,12 @@ class Broker:
     address: str
     life: bytes
     records: dict[bytes, Record] = attrs.Factory(dict)
+    rate: float = 1.0
     fences: dict[bytes, int] = attrs.Factory(dict)
+
+    def shows(self, when: float) -> float:
+        """What its clock shows at that moment."""
+        return 7.0 + when * self.rate
 
 
 @attrs.define
@@ -86,8 +103,10 @@ class Link:
     broker: Broker
     state: str = "opening"
     greeted: bool = False
-    hello_at: float = 0.0
-    inbox: list[Frames] = attrs.Factory(list)
+    zero: float = 0.0
+    """What the broker's clock showed when the hello came."""
+    inbox: list[tuple[float, Frames]] = attrs.Factory(list)
+    """Each with the moment of its sending."""
     outbox: list[Frames] = attrs.Factory(list)
 
 
@@ -102,6 +121,7 @@ class Clients(RuleBasedStateMachine):
         declared=st.booleans(),
         breaker=st.sampled_from([None, 1, 3]),
         budget=st.sampled_from([None, RetryBudget(ratio=0.5, tokens_max=2.0)]),
+        rate=st.sampled_from([1.0, 0.995, 1.004]),
     )
     def start(
         self,
@@ -112,12 +132,13 @@ class Clients(RuleBasedStateMachine):
         declared: bool,
         breaker: int | None,
         budget: RetryBudget | None,
+        rate: float,
     ) -> None:
         self.calls_open_max = calls_open_max
         self.declared = declared
         self.policy = policy
         self.now = 50.0
-        self.brokers = [Broker(name, name.encode() + b"-life-0") for name in "ab"[:brokers]]
+        self.brokers = [Broker(name, name.encode() + b"-life-0", rate=rate) for name in "ab"[:brokers]]
         self.lives = 0
         self.links: dict[int, Link] = {}
         self.calls: dict[bytes, Submit] = {}
@@ -276,15 +297,30 @@ class Clients(RuleBasedStateMachine):
     def broker_reads(self, pick: int, chance: int) -> None:
         number = self.pick(self.full_inboxes(), pick)
         link = self.links[number]
-        request = decode_at_broker(link.inbox.pop(0))
+        sent_at, frames = link.inbox.pop(0)
+        request = decode_at_broker(frames)
         assert isinstance(request, ClientRequest)
+        if request.service == TIME_QUERY:
+            self.broker_tells_the_time(number, link, request.body[0], chance)
+            return
         if request.service == HELLO_SERVICE:
             if chance < 90 or chance >= 98:
                 code = [b"501"] if chance >= 98 else [b"200", *HelloAnswer(link.broker.life).encode()]
                 self.say(number, ClientReply(Version.MDP01, HELLO_SERVICE, code).encode())
                 link.greeted = chance < 90
+                link.zero = link.broker.shows(self.now)
             return
-        self.broker_takes(number, link.broker, CallFrame.decode(request.stack[-1]), request.body, chance)
+        frame = CallFrame.decode(request.stack[-1])
+        # Else a broker that has forgotten a call could take a repetition for a call that it has never seen.
+        assert link.zero + frame.first_sent_ms / 1000 <= link.broker.shows(sent_at) + 1e-6
+        self.broker_takes(number, link.broker, frame, request.body, chance)
+
+    def broker_tells_the_time(self, number: int, link: Link, stamp: bytes, chance: int) -> None:
+        if chance >= 90:
+            return
+        since_hello_ms = int((link.broker.shows(self.now) - link.zero) * 1000)
+        body = [b"200", *time_answer(stamp, since_hello_ms)] if chance < 80 else [(b"501", b"404")[chance % 2]]
+        self.say(number, ClientReply(Version.MDP01, TIME_QUERY, body).encode())
 
     def broker_takes(self, number: int, broker: Broker, frame: CallFrame, body: Frames, chance: int) -> None:
         call_id, record = frame.call_id, broker.records.get(frame.call_id)
@@ -453,21 +489,17 @@ class Clients(RuleBasedStateMachine):
         assert link.state == "open", "sent on a link that is not open"
         request = decode_at_broker(effect.frames)
         assert isinstance(request, ClientRequest)
-        if effect.tag == HELLO_TAG:
-            link.hello_at = self.now
-        else:
+        if effect.tag not in (HELLO_TAG, TIME_TAG):
             frame = CallFrame.decode(request.stack[-1])
             call = self.calls[work(frame.call_id)]
             assert link.greeted, "a call before the hello was answered"
             assert frame.kind is CallKind.CANCEL or call.call_id not in self.ended, "sent although it is over"
-            if call.deadline is not None:
-                assert link.hello_at + frame.deadline_ms / 1000 <= call.deadline + 1e-6
             assert not (frame.flags & CallFlag.REPEAT) or call.idempotent is not False
         if self.refuse_next and effect.tag is not None:
             self.refuse_next = False
             self.unsent.append((effect.link, effect.tag))
         else:
-            link.inbox.append(effect.frames)
+            link.inbox.append((self.now, effect.frames))
 
     def finish(self, effect: CallFinished) -> None:
         call = self.calls[effect.call_id]

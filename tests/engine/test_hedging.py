@@ -98,11 +98,13 @@ def test_what_is_remembered_of_services_and_policies_is_bounded() -> None:
     [
         ([b"reply"], Outcome.EXECUTED, True),
         (WorkerFailed("x"), Outcome.EXECUTED, True),
+        (WorkerFailed("x"), Outcome.NOT_EXECUTED, False),
+        (WorkerFailed("x"), Outcome.UNKNOWN, False),
         (WorkerLost("x"), Outcome.UNKNOWN, False),
         (RequestError("x", outcome=Outcome.EXECUTED), Outcome.EXECUTED, False),
     ],
 )
-def test_a_reply_or_the_error_of_a_handler_decides(
+def test_a_reply_or_the_error_of_a_handler_that_ran_decides(
     result: list[bytes] | RequestError, outcome: Outcome, final: bool
 ) -> None:
     """Everything else leaves hope for the other one."""

@@ -22,9 +22,11 @@ from reliable.protocol.events import (
     LinkOpened,
     OpenLink,
     Received,
+    Send,
     StartJob,
     Unsent,
 )
+from reliable.protocol.registration import Tag
 from reliable.wire.extension import (
     CONTROL_TOKEN,
     NO_LIFE,
@@ -35,6 +37,7 @@ from reliable.wire.extension import (
     ReadyExtension,
     Role,
     ServiceOffer,
+    make_token,
 )
 from reliable.wire.mdp import Version, WorkerReady, WorkerRequest, decode_at_broker
 from tests.support.worker_bench import ECHO, INSTANCE, LIFE_A, LIFE_B, WorkerBench, call_id
@@ -298,6 +301,104 @@ def test_the_deadline_counts_from_the_answer_to_the_hello() -> None:
     header = Delivery(bench.token(), DeliveryKind.RUN, call_id=call_id(1), deadline_ms=2500)
     bench.receive(1, WorkerRequest(Version.MDP02, header.encode(), [b"work"]).encode())
     assert getattr(bench.raw[-1], "deadline", None) == 102.5
+
+
+def newest(bench: WorkerBench) -> list[int | None]:
+    """What each READY so far says of the deliveries that have come."""
+    readies = [decode_at_broker(send.frames) for send in bench.raw if isinstance(send, Send) and send.tag is Tag.READY]
+    return [
+        ReadyExtension.decode(ready.extension).newest
+        for ready in readies
+        if isinstance(ready, WorkerReady) and ready.extension
+    ]
+
+
+def reconnect(bench: WorkerBench, link: int, after: int, life: bytes = LIFE_A) -> None:
+    """One link breaks, the next one registers."""
+    bench.closed(link)
+    bench.tick(2.0)
+    bench.register(after, life)
+
+
+def test_ready_says_which_delivery_is_the_newest_that_came() -> None:
+    """By it the broker knows which of those it sent on the broken link never came: they did not run."""
+    bench = WorkerBench(concurrency=2)
+    bench.register(1)
+    reconnect(bench, 1, 2)
+    bench.deliver(make_token(LIFE_A, 7), 1, link=2)
+    bench.finish(1, b"done")
+    bench.deliver(make_token(LIFE_A, 9), 2, link=2)
+    reconnect(bench, 2, 3)
+    reconnect(bench, 3, 4, LIFE_B)
+    reconnect(bench, 4, 5, LIFE_A)
+    assert newest(bench) == [0, 0, 9, 0, 9], "a life that comes back is remembered, answered or not"
+
+
+def test_a_worker_with_two_links_to_one_broker_proves_nothing_by_one_of_them() -> None:
+    """What is newer may be coming on the other."""
+    bench = WorkerBench("a", "also a")
+    bench.register(1)
+    bench.register(2)
+    bench.deliver(make_token(LIFE_A, 7), 1, link=2)
+    bench.closed(1)
+    bench.tick(0.2)
+    bench.beat(2)
+    bench.register(3)
+    bench.closed(3)
+    bench.closed(2)
+    bench.tick(0.3)
+    bench.register(4)
+    assert newest(bench) == [0, None, None, 7]
+
+
+def test_hours_later_a_deadline_still_means_the_same_moment() -> None:
+    """The broker's clock is 3.6 s ahead by then; a handler would be told that it has that much more time."""
+    bench = WorkerBench()
+    bench.register()
+    rate = 1.001
+    for _ in range(3600):
+        if ("time", 1) in bench.tick(1.0):
+            bench.tell_time(1, (bench.now - 100.0) * rate)
+        bench.beat(1)
+    shown_s = (bench.now - 100.0) * rate
+    header = Delivery(bench.token(), DeliveryKind.RUN, call_id=call_id(1), deadline_ms=int((shown_s + 2.0) * 1000))
+    bench.receive(1, WorkerRequest(Version.MDP02, header.encode(), [b"work"]).encode())
+    start = bench.raw[-1]
+    assert isinstance(start, StartJob) and start.deadline is not None
+    assert start.deadline - bench.now == pytest.approx(2.0, abs=0.07)
+    assert shown_s - 3600.0 > 3.5
+    assert bench.counters.registrations == 1, "to the broker it is the same registration as ever"
+
+
+def test_a_question_about_the_time_leaves_tokens_and_reports_alone() -> None:
+    """It is no registration: what is in hand stays in hand, and is reported on the same link."""
+    bench = WorkerBench()
+    bench.register()
+    for _ in range(59):
+        bench.tick(1.0)
+        bench.beat(1)
+    token = bench.token()
+    bench.deliver(token)
+    assert ("time", 1) in bench.tick(1.0)
+    bench.beat(1)
+    assert bench.tell_time(1, bench.now - 100.0) == []
+    assert bench.finish(1, b"done") == [("result", 1, token, b"done")]
+
+
+def test_a_question_about_the_time_that_the_socket_did_not_take_is_asked_again_later() -> None:
+    """A full pipe is no reason to leave a broker."""
+    bench = WorkerBench()
+    bench.register()
+    asked = []
+    for _ in range(130):
+        bench.now += 1.0
+        bench.engine.timers(bench.now)
+        sends = [send for send in bench.sends() if send.tag is Tag.TIME]
+        for send in sends:
+            assert bench.unsent(send) == []
+        asked += sends
+        bench.beat(1)
+    assert len(asked) == 2
 
 
 def test_a_deadline_in_the_next_century_is_none() -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from reliable.config import Backoff, WorkerConfig
+from reliable.config import Backoff, TransportConfig, WorkerConfig
 from reliable.engine.worker import WorkerEngine
 from reliable.protocol.events import (
     CancelJob,
@@ -58,6 +58,7 @@ from reliable.wire.mdp import (
     WorkerRequest,
     decode_at_broker,
 )
+from reliable.wire.mmi import TIME_QUERY, time_answer
 from tests.support.worker_bench import ECHO, INSTANCE, call_id
 
 PATIENCE_S = 30.0
@@ -95,8 +96,12 @@ class Broker:
     link_plain: bool = False
     greeted_at: float = 0.0
     last_said: float = 0.0
+    questions: list[bytes] = attrs.Factory(list)
+    """About the time, on this link, that are not answered yet: their stamps."""
     tokens: dict[bytes, Token] = attrs.Factory(dict)
     """Of this life."""
+    newest: int = 0
+    """Of the deliveries of this life, the counter of the newest one that came."""
     in_hand: bytes | None = None
     """The address of a plain request that is not answered."""
 
@@ -106,10 +111,12 @@ class Broker:
 
     def unlink(self) -> None:
         self.link, self.open, self.asked, self.ready, self.in_hand = None, False, False, False, None
+        self.questions.clear()
 
     def restart(self) -> None:
         self.lives += 1
         self.tokens = {}
+        self.newest = 0
 
 
 @attrs.define
@@ -119,6 +126,9 @@ class Run:
     call: int | None
     deadline: float
     ended_at: float | None = None
+    told_to_stop: bool = False
+    stopped: bool = False
+    """It ended with an error after it was told to stop, which is not the reply of an idempotent call."""
 
 
 class WorkerMachine(RuleBasedStateMachine):
@@ -140,6 +150,7 @@ class WorkerMachine(RuleBasedStateMachine):
             reconnect=Backoff(initial_s=0.1, delay_s_max=1.0),
             hello_timeout_s=1.0,
             replies_kept_s=KEPT_S,
+            transport=TransportConfig(time_check_s=2.0),
         )
         self.config = config
         self.engine = WorkerEngine(
@@ -188,6 +199,7 @@ class WorkerMachine(RuleBasedStateMachine):
                 self.judge_start(effect)
             case CancelJob():
                 assert self.runs[effect.job].ended_at is None
+                self.runs[effect.job].told_to_stop = True
             case WorkerStopped():
                 assert self.drained
                 assert effect.unfinished == len(self.running())
@@ -200,6 +212,9 @@ class WorkerMachine(RuleBasedStateMachine):
     def judge_message(self, broker: Broker, frames: Frames) -> None:
         command = decode_at_broker(frames)
         match command:
+            case ClientRequest(service=service) if service == TIME_QUERY:
+                assert broker.ready and not broker.link_plain
+                broker.questions.append(command.body[0])
             case ClientRequest():
                 assert not broker.asked and not broker.ready
                 broker.asked = True
@@ -210,6 +225,7 @@ class WorkerMachine(RuleBasedStateMachine):
                 assert broker.asked and not broker.ready, "one READY on each link, and only after the answer"
                 broker.ready = True
                 ready = ReadyExtension.decode(command.extension)
+                assert ready.newest == broker.newest
                 assert ready.credit == 0 if self.drained else ready.credit >= 1
                 for token in ready.tokens:
                     self.judge_named(broker, broker.tokens[token])
@@ -259,7 +275,9 @@ class WorkerMachine(RuleBasedStateMachine):
             for run in self.runs.values():
                 if run.call == call:
                     assert run.ended_at is not None, "the same call twice at once"
-                    assert self.now >= min(run.ended_at + KEPT_S, run.deadline + GRACE_S) - SLACK_S, "it was kept"
+                    assert run.stopped or self.now >= min(run.ended_at + KEPT_S, run.deadline + GRACE_S) - SLACK_S, (
+                        "it was kept"
+                    )
         deadline = self.now + KEPT_S if start.deadline is None else start.deadline
         self.runs[start.job] = Run(call, deadline)
         assert len(self.running()) <= self.concurrency
@@ -377,6 +395,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.numbers += 1
         token = make_token(broker.life, self.numbers)
         broker.tokens[token] = Token(call)
+        broker.newest = self.numbers
         header = Delivery(
             token,
             DeliveryKind.RUN,
@@ -434,6 +453,21 @@ class WorkerMachine(RuleBasedStateMachine):
                 version = Version.MDP01 if broker.link_plain else Version.MDP02
                 self.receive(broker, WorkerHeartbeat(version).encode())
 
+    @precondition(lambda self: any(broker.questions for broker in self.brokers))
+    @rule(data=st.data(), code=st.sampled_from([b"200", b"200", b"200", b"501", b"404"]), twice=st.booleans())
+    def a_broker_tells_the_time(self, data: st.DataObject, code: bytes, twice: bool) -> None:
+        """Any question that is open, so that answers may come late, never, or out of order."""
+        broker = self.pick(data, [broker for broker in self.brokers if broker.questions])
+        if broker is None:
+            return
+        stamp = data.draw(st.sampled_from(broker.questions))
+        if not twice:
+            broker.questions.remove(stamp)
+        body = [code]
+        if code == b"200":
+            body += time_answer(stamp, int((self.now - broker.greeted_at) * 1000))
+        self.receive(broker, ClientReply(Version.MDP01, TIME_QUERY, body).encode())
+
     @precondition(lambda self: bool(self.running()))
     @rule(data=st.data(), failed=st.booleans())
     def handler_ends(self, data: st.DataObject, failed: bool) -> None:
@@ -443,6 +477,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def end_run(self, job: int, failed: bool = False) -> None:
         run = self.runs[job]
         run.ended_at = self.now
+        run.stopped = failed and run.told_to_stop and (run.call or 0) % 2 == 1
         result: Frames | JobError = [b"reply-%d" % (run.call or 0)]
         self.handle(JobFinished(job, JobError("ValueError", "no") if failed else result))
 

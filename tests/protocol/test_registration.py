@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import attrs
 import pytest
 
 from reliable.config import Backoff, Heartbeat, WorkerConfig
-from reliable.protocol import registration
+from reliable.protocol import registration, session
 from reliable.protocol.events import CloseLink, LinkClosed, LinkEnd, LinkOpened, OpenLink, Send
 from reliable.protocol.liveness import Liveness
 from reliable.protocol.registration import (
@@ -49,6 +50,7 @@ from reliable.wire.mdp import (
     WorkerReply,
     WorkerRequest,
 )
+from reliable.wire.mmi import TIME_QUERY, time_answer, time_query
 
 NOW = 50.0
 LIFE = b"life-aaa"
@@ -73,13 +75,15 @@ def make_terms(u: float = 0.5, heartbeat: Heartbeat | None = None) -> Terms:
 
 
 PAST = Past(2, LIFE)
+STAMP = (1).to_bytes(8, "big")
 ALIVE = Liveness(1.0, 3.0, NOW - 0.5, NOW - 0.5)
+TIME = session.begin(NOW - 5.1, NOW - 5, 60.0)
 STATES: dict[str, State] = {
     "waiting": Waiting(PAST, NOW + 0.5),
     "opening": Opening(PAST, LINK, NOW + 0.5, False),
     "opening plain": Opening(PAST, LINK, NOW + 0.5, True),
     "asking": Asking(PAST, LINK, NOW + 0.5),
-    "registered": Registered(PAST, LINK, ANSWER, NOW - 5, ALIVE),
+    "registered": Registered(PAST, LINK, ANSWER, TIME, ALIVE),
     "plain": Plain(PAST, LINK, ALIVE, False),
     "plain holding": Plain(PAST, LINK, ALIVE, True),
     "over": Over(),
@@ -106,6 +110,7 @@ EVENTS: dict[str, Event] = {
     "hello 200": answer_to_hello(b"200", *ANSWER.encode()),
     "hello 501": answer_to_hello(b"501"),
     "hello 404": answer_to_hello(b"404"),
+    "time": answer_to_hello(b"200", *time_answer(STAMP, 5000), service=TIME_QUERY),
     "request 0.1": Heard(REQUEST_1),
     "request 0.2": Heard(REQUEST_2),
     "heartbeat 0.1": Heard(WorkerHeartbeat(Version.MDP01)),
@@ -173,6 +178,7 @@ TABLE: dict[str, dict[str, str]] = {
         "leave for now": "goodbye for now",
         "request 0.2": "deliver",
         "heartbeat 0.2": "heard",
+        "time": "heard",
         "disconnect 0.2": "close",
     },
     "plain": {
@@ -234,7 +240,7 @@ def expectations(state: State, event: Event, now: float) -> dict[str, Callable[[
             after == Over() and outputs == [CloseLink(LINK), Ended(LINK, EndCause.LEFT)]
         ),
         "greeted": lambda after, outputs: (
-            after == Registered(PAST, LINK, ANSWER, now, Liveness(1.0, 3.0, now, now))
+            after == Registered(PAST, LINK, ANSWER, session.begin(now - 0.5, now, 60.0), Liveness(1.0, 3.0, now, now))
             and outputs == [Greeted(LINK, ANSWER, LIFE)]
         ),
         "downgrade": lambda after, outputs: (
@@ -328,17 +334,49 @@ def test_after_ticking_until_nothing_is_due_the_next_deadline_lies_ahead(state_n
 
 def test_silence_of_a_registered_broker_beats_the_heartbeat_that_is_due_as_well() -> None:
     """A link that is about to be closed is not worth a heartbeat."""
-    silent = Registered(PAST, LINK, ANSWER, NOW - 9, Liveness(1.0, 3.0, NOW - 3.0, NOW - 1.0))
+    silent = Registered(PAST, LINK, ANSWER, TIME, Liveness(1.0, 3.0, NOW - 3.0, NOW - 1.0))
     _, outputs = registration.step(silent, Ticked(), NOW, make_terms())
     assert outputs == [CloseLink(LINK), Ended(LINK, EndCause.SILENT)]
 
 
 def test_a_heartbeat_goes_out_when_it_is_due() -> None:
     """A broker that hears nothing removes the worker."""
-    due = Registered(PAST, LINK, ANSWER, NOW - 9, Liveness(1.0, 3.0, NOW - 0.1, NOW - 1.0))
+    due = Registered(PAST, LINK, ANSWER, TIME, Liveness(1.0, 3.0, NOW - 0.1, NOW - 1.0))
     after, outputs = registration.step(due, Ticked(), NOW, make_terms())
     assert outputs == [Send(LINK, [b"MDPW02", b"\5"], Tag.HEARTBEAT)]
     assert registration.deadline(after) == NOW + 1.0
+
+
+def test_the_time_is_asked_and_what_it_says_is_what_deadlines_are_read_against() -> None:
+    """A registration may last for weeks; clocks that nobody disciplines are seconds apart by then."""
+    due = Registered(PAST, LINK, ANSWER, attrs.evolve(TIME, ask_at=NOW), ALIVE)
+    assert registration.deadline(due) == NOW
+    asked, outputs = registration.step(due, Ticked(), NOW, make_terms())
+    assert outputs == [Send(LINK, time_query(STAMP), Tag.TIME)]
+    assert isinstance(asked, Registered) and asked.time.t1 == TIME.t1 and asked.time.ask_at == NOW + 60.0
+    told, outputs = registration.step(asked, EVENTS["time"], NOW + 0.02, make_terms())
+    assert outputs == [] and isinstance(told, Registered)
+    assert told.time.t1 == pytest.approx(NOW + 0.02 - 5.0, abs=0.0002)
+    assert told.liveness.heard == NOW + 0.02, "an answer is a sign of life"
+
+
+def test_a_heartbeat_that_is_due_together_with_the_question_goes_out_too() -> None:
+    """The broker counts heartbeats, not questions."""
+    terms, now = make_terms(), NOW + 0.5
+    both = Registered(PAST, LINK, ANSWER, attrs.evolve(TIME, ask_at=now), Liveness(1.0, 3.0, NOW, NOW - 0.5))
+    asked, first = registration.step(both, Ticked(), now, terms)
+    _, second = registration.step(asked, Ticked(), now, terms)
+    tags = [output.tag for output in first + second if isinstance(output, Send)]
+    assert tags == [Tag.TIME, Tag.HEARTBEAT]
+
+
+@pytest.mark.parametrize("code", [b"501", b"404"])
+def test_a_broker_that_cannot_say_the_time_is_not_asked_again(code: bytes) -> None:
+    """An older broker; the registration goes on with what its hello told."""
+    asked = Registered(PAST, LINK, ANSWER, attrs.evolve(TIME, asked_at=NOW - 0.1, questions=1), ALIVE)
+    told, _ = registration.step(asked, answer_to_hello(code, service=TIME_QUERY), NOW, make_terms())
+    assert isinstance(told, Registered)
+    assert (told.time.t1, told.time.ask_at) == (TIME.t1, math.inf)
 
 
 def test_a_plain_broker_is_not_judged_while_its_request_is_in_hand() -> None:
@@ -431,7 +469,7 @@ def test_a_stall_moves_every_verdict_on_by_its_length() -> None:
         after, _ = registration.step(STATES[name], Stalled(2.0), NOW, make_terms())
         assert registration.deadline(after) == NOW + 2.5
     long_silent = Liveness(1.0, 3.0, NOW - 3.5, NOW - 3.5)
-    for silent in (Registered(PAST, LINK, ANSWER, NOW - 9, long_silent), Plain(PAST, LINK, long_silent, False)):
+    for silent in (Registered(PAST, LINK, ANSWER, TIME, long_silent), Plain(PAST, LINK, long_silent, False)):
         after, _ = registration.step(silent, Stalled(2.0), NOW, make_terms())
         assert isinstance(after, Registered | Plain)
         assert not after.liveness.lost(NOW)

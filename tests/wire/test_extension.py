@@ -167,16 +167,17 @@ GOLDEN: list[tuple[str, Encodes, str, Callable[[bytes], Encodes]]] = [
         ReadyExtension(
             CLIENT,
             4,
-            (ServiceOffer(b"echo", True), ServiceOffer(b"pay", False), ServiceOffer(b"x")),
+            (ServiceOffer(b"echo", True), ServiceOffer(b"pay", False, 2), ServiceOffer(b"x")),
             LIFE,
             (TOKEN,),
             300,
+            7,
         ),
-        """52 4c 58 01  31  96
+        """52 4c 58 01  31  97
         c410 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf  c408 1112131415161718
         91 c410 11121314151617180000000000000007  04
-        93  92 c404 6563686f c3  92 c403 706179 c2  92 c401 78 c0
-        cd012c""",
+        93  93 c404 6563686f c3 c0  93 c403 706179 c2 02  93 c401 78 c0 c0
+        cd012c  07""",
         ReadyExtension.decode,
     ),
 ]
@@ -260,6 +261,7 @@ values: dict[str, st.SearchStrategy[Encodes]] = {
         lives,
         st.lists(ids, max_size=4).map(tuple),
         u64,
+        st.none() | u64,
     ),
 }
 decoders: dict[str, Callable[[bytes], Encodes]] = {
@@ -365,7 +367,8 @@ READY_FIELDS = hexed("c410 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf  c408 11121314151617
 @pytest.mark.parametrize(
     "payload",
     [
-        pytest.param(b"\x97" + READY_FIELDS + b"\x00" + b"\x91" * 100_000, id="nested by the thousand"),
+        pytest.param(b"\x98" + READY_FIELDS + b"\x00\x00" + b"\x91" * 100_000, id="nested by the thousand"),
+        pytest.param(b"\x97" + READY_FIELDS + b"\x05\xff", id="negative newest"),
         pytest.param(b"\xdd\xff\xff\xff\xff", id="four billion elements announced"),
         pytest.param(b"\x96" + READY_FIELDS[:28] + b"\xdd\xff\xff\xff\xff", id="four billion tokens announced"),
         pytest.param(b"\x96" + READY_FIELDS, id="cut"),
@@ -388,8 +391,15 @@ def test_a_hostile_ready_is_refused(payload: bytes) -> None:
 
 def test_a_ready_of_a_later_version_with_more_fields_is_understood() -> None:
     """Fields may be added at the end without a new magic."""
-    ready = ReadyExtension.decode(READY_HEAD + b"\x97" + READY_FIELDS + b"\x05\x93\x01\x02\x03")
+    ready = ReadyExtension.decode(READY_HEAD + b"\x98" + READY_FIELDS + b"\x05\x07\x93\x01\x02\x03")
+    assert ready == ReadyExtension(CLIENT, 1, (ServiceOffer(b"echo", True),), LIFE, (), 5, 7)
+
+
+def test_a_ready_of_an_earlier_version_says_nothing_of_what_came() -> None:
+    """Then nothing is proven by it."""
+    ready = ReadyExtension.decode(READY_HEAD + b"\x96" + READY_FIELDS + b"\x05")
     assert ready == ReadyExtension(CLIENT, 1, (ServiceOffer(b"echo", True),), LIFE, (), 5)
+    assert ready.newest is None
 
 
 @pytest.mark.parametrize(

@@ -49,3 +49,18 @@ def test_our_own_queries_lie_inside_the_reserved_space() -> None:
     assert mmi.is_reserved(mmi.SERVICE_QUERY)
     assert mmi.is_reserved(mmi.STATUS_QUERY)
     assert mmi.STATUS_QUERY == b"mmi.reliable.status"
+
+
+def test_the_question_about_the_time_and_its_answer_have_these_bytes() -> None:
+    """Other programs write and read them."""
+    stamp = bytes(range(8))
+    assert mmi.time_query(stamp) == [b"", b"MDPC01", b"mmi.reliable.time", stamp]
+    told = mmi.time_answer(stamp, 86_400_012)
+    assert told == [stamp, bytes.fromhex("0000000005265c0c")]
+    assert mmi.read_time_answer([*told, b"more"]) == (stamp, 86_400_012)
+
+
+@pytest.mark.parametrize("frames", [[], [bytes(8)], [bytes(7), bytes(8)], [bytes(8), bytes(9)]])
+def test_what_is_no_answer_about_the_time_is_none(frames: list[bytes]) -> None:
+    """A peer may send anything."""
+    assert mmi.read_time_answer(frames) is None
