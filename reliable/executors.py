@@ -30,6 +30,7 @@ from reliable.protocol.events import (
 )
 from reliable.request import Request
 from reliable.running import PartWindow, job_error, run_coroutine, run_function
+from reliable.status import Status
 from reliable.threads import HandlerThreads
 from reliable.types import Frames
 
@@ -166,7 +167,9 @@ class Executors:
     # --- threads ----------------------------------------------------------------------------------
 
     def _run_in_thread(self, handler: Handler | None, job: StartJob, run: _Run) -> None:
-        result: Frames | JobError = JobError("InternalError", "the handler's thread ended without a result")
+        result: Frames | JobError = JobError(
+            "InternalError", "the handler's thread ended without a result", status=Status.WORKER_LOST
+        )
         try:
             result = run_function(handler, self._codec, job, run.request, run.window)
         finally:

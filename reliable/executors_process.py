@@ -5,20 +5,18 @@
 * A child is replaced after so many requests, or when it has grown beyond its memory, always between two requests.
 * Starts that follow deaths wait ever longer, up to a limit; what waits for a child that cannot be started is told so.
 
-Never ``fork``: a forked child would hold the worker's connections open, and its death would not be seen. The kernel
-ends a child when the thread that started it ends, so that thread stays for as long as the child.
+Never a fork of the worker: it would hold the worker's connections open, and its death would not be seen. Processes come
+from ``executors_origin``, which has a clean one to copy. The kernel ends them with the worker.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing.spawn
-import os
 import random
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -32,6 +30,7 @@ import msgspec
 
 from reliable.config import WorkerConfig
 from reliable.engine.worker import WorkerCounters
+from reliable.executors_origin import ChildProcess, Origin
 from reliable.executors_wire import (
     Begin,
     Cancel,
@@ -52,6 +51,7 @@ from reliable.handling import Handler, importable_name
 from reliable.payload import Codec
 from reliable.protocol.events import JobError, JobFinished, JobPartial, JobProgress, StartJob, WorkerEvent
 from reliable.running import NOBODY_WAITS
+from reliable.status import Status
 from reliable.transport import Waker
 
 __all__ = ["ChildProcesses"]
@@ -59,26 +59,21 @@ __all__ = ["ChildProcesses"]
 _READ_BYTES: Final = 256 * 1024
 _WAIT_S_MAX: Final = 1.0
 _NO_PIDFD_WAIT_S: Final = 0.05
-_REAP_S_MAX: Final = 5.0
 _EXIT_S_MAX: Final = 0.5
 """What an idle child gets for its exit functions."""
 _JOIN_S_MAX: Final = 2.0
 
-_START: Final = """\
-import ctypes, os, sys
-# Before all else: the imports below take a while, and the worker may be killed meanwhile.
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-if os.getppid() != {parent}:
-    os._exit(0)
-sys.path[:] = {path!r}
-from reliable.executors_child import main
-main({fd})
-"""
+_CRASH_PAUSE_S_MAX: Final = 0.2
 
 _OVERDUE: Final = "overdue"
 _UNWANTED: Final = "unwanted"
 _NOT_STARTED: Final = "no handler process could be started"
+_KILLED_LATE: Final = JobError(
+    "HandlerTimeout",
+    "the handler was not done in time and was killed; it may have run in part",
+    status=Status.WORKER_LOST,
+)
+_KILLED_UNWANTED: Final = attrs.evolve(NOBODY_WAITS, status=Status.WORKER_LOST)
 
 
 def _begin(handlers: Sequence[Handler], codec: Codec, config: WorkerConfig) -> Begin:
@@ -142,6 +137,7 @@ class ChildProcesses:
         self.lock = threading.Lock()
         self.closing = False
         self._waiting: deque[StartJob] = deque()
+        self.origin = Origin(config.process_start_timeout_s)
         self._children = [_Child(self, number) for number in range(size)]
         for child in self._children:
             child.thread.start()
@@ -205,6 +201,7 @@ class ChildProcesses:
             self.closing = True
             for child in self._children:
                 child.waker.wake()
+        self.origin.begin_close()
 
     @property
     def closed(self) -> bool:
@@ -218,6 +215,7 @@ class ChildProcesses:
             child.thread.join(max(0.0, deadline - time.monotonic()))
             if not child.thread.is_alive():
                 child.waker.close()
+        self.origin.close(max(0.0, deadline - time.monotonic()))
 
 
 def _not_up_in_time() -> JobError:
@@ -243,6 +241,8 @@ class _Child:
         self._kill_at: float | None = None
         self._deaths = 0
         """In a row, without a request that ended well in between."""
+        self._crashed = False
+        """The last one was under a request, of a process that had started well."""
 
     # --- called by the pool, under its lock ---
 
@@ -286,10 +286,14 @@ class _Child:
             self._pause()
 
     def _pause(self) -> None:
-        """The first start after a death comes at once, further ones ever later."""
+        """The first start after a death comes at once, further ones later: ever later if processes do not come up."""
         if self._deaths < 2:
             return
-        until = time.monotonic() + self._pool.config.process_restart.delay_s(self._deaths - 1, random.random())
+        delay_s = self._pool.config.process_restart.delay_s(self._deaths - 1, random.random())
+        if self._crashed:
+            # Each such death answers a request, so they come no faster than requests; and a copy costs little.
+            delay_s = min(delay_s, _CRASH_PAUSE_S_MAX)
+        until = time.monotonic() + delay_s
         with selectors.DefaultSelector() as selector:
             selector.register(self.waker.fileno(), selectors.EVENT_READ)
             while not self._pool.closing and (left_s := until - time.monotonic()) > 0:
@@ -298,12 +302,11 @@ class _Child:
 
     def _one_life(self) -> str:
         """Start a process, and stay with it until it ended; why it could not be started, or nothing."""
+        self._crashed = False
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                fd = theirs.fileno()
-                code = _START.format(parent=os.getpid(), path=sys.path, fd=fd)
-                process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=(fd,))
+                process = self._pool.origin.start(theirs)
             self._pool.count(started=1)
             ours.setblocking(False)
             life = _Life(self._pool.config, process, ours)
@@ -395,13 +398,13 @@ class _Child:
         if kill_at is None or job is None or time.monotonic() < kill_at:
             return False
         self._pool.count(killed=1)
-        timeout = JobError("HandlerTimeout", "the handler was not done in time and was killed; it may have run in part")
-        self._finish(JobFinished(job, timeout if kill == _OVERDUE else NOBODY_WAITS))
+        self._finish(JobFinished(job, _KILLED_LATE if kill == _OVERDUE else _KILLED_UNWANTED))
         return True
 
     def _died(self, life: _Life) -> str:
         how = life.how_it_ended()
         self._deaths += 1
+        self._crashed = life.ready
         self._pool.count(crashed=1)
         with self._pool.lock:
             self.up = self._free = False
@@ -413,23 +416,20 @@ class _Child:
         if job is None:
             return "" if life.ready else how
         text = f"the handler's process ended: {how}; it may have run in part"
-        self._finish(JobFinished(job, JobError("WorkerCrashed", text)))
+        self._finish(JobFinished(job, JobError("WorkerCrashed", text, status=Status.WORKER_LOST)))
         return ""
 
 
 class _Life:
     """One process, from its start to its end."""
 
-    def __init__(self, config: WorkerConfig, process: subprocess.Popen[bytes], link: socket.socket) -> None:
+    def __init__(self, config: WorkerConfig, process: ChildProcess, link: socket.socket) -> None:
         self._config = config
         self._process = process
         self._link = link
         self._buffer = MessageBuffer(FromChild)
         self._unsent = bytearray()
         self._selector: selectors.BaseSelector | None = None
-        self._pidfd: int | None = None
-        with contextlib.suppress(AttributeError, OSError):
-            self._pidfd = os.pidfd_open(process.pid)
         self.ready = False
         self.retired = False
         """It is to be replaced now."""
@@ -439,7 +439,7 @@ class _Life:
     @property
     def has_pidfd(self) -> bool:
         """Whether the end of the process wakes whoever waits here, even if others hold its end of the link."""
-        return self._pidfd is not None
+        return self._process.pidfd is not None
 
     @property
     def gone(self) -> bool:
@@ -452,8 +452,8 @@ class _Life:
         with selectors.DefaultSelector() as selector:
             selector.register(waker.fileno(), selectors.EVENT_READ)
             selector.register(self._link, selectors.EVENT_READ)
-            if self._pidfd is not None:
-                selector.register(self._pidfd, selectors.EVENT_READ)
+            if self._process.pidfd is not None:
+                selector.register(self._process.pidfd, selectors.EVENT_READ)
             self._selector = selector
             self.flush()
             yield selector
@@ -503,31 +503,21 @@ class _Life:
 
     def how_it_ended(self) -> str:
         """In words; a process that only hung up is ended first."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_EXIT_S_MAX)
-        if self._process.poll() is None:
-            self._kill()
+        code = self._process.wait(_EXIT_S_MAX)
+        if code is None:
+            self._process.kill()
             return "it hung up, and was killed"
-        code = self._process.returncode
         if code >= 0:
             return f"exit code {code}"
         with contextlib.suppress(ValueError):
             return f"signal {-code} ({signal.Signals(-code).name})"
         return f"signal {-code}"
 
-    def _kill(self) -> None:
-        self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # One in an uninterruptible system call stays; nobody can change that.
-            self._process.wait(_REAP_S_MAX)
-
     def end(self) -> None:
         """Whatever state it is in."""
         self._link.close()
         if self.ready and self.retired:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_EXIT_S_MAX)
+            self._process.wait(_EXIT_S_MAX)
         if self._process.poll() is None:
-            self._kill()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
+            self._process.kill()
+        self._process.close()

@@ -81,6 +81,13 @@ class Handler:
     executor: ExecutorName
     arguments: Arguments
 
+    def offer_to(self, brokers: int) -> ServiceOffer:
+        """The offer, with this broker's share of how many may run at once."""
+        limit = self.options.concurrency
+        if limit is None:
+            return self.offer
+        return ServiceOffer(self.offer.name, self.offer.idempotent, min(max(1, limit // brokers), 0xFFFF))
+
     @property
     def raw(self) -> bool:
         """Whether it takes and gives frames."""
@@ -179,9 +186,10 @@ class Services:
             for handler in self._handlers.values()
         }
 
-    def offers(self) -> list[ServiceOffer]:
-        """What READY tells the brokers."""
-        return [handler.offer for handler in self._handlers.values()]
+    def offers(self, brokers: int = 1) -> list[ServiceOffer]:
+        """What READY tells each of so many brokers. Limits of services are shared by them, as the credit is: what
+        cannot be split further may come from several at once, and waits here."""
+        return [handler.offer_to(brokers) for handler in self._handlers.values()]
 
 
 def _executor(name: str, function: HandlerFunction, wanted: ExecutorName | None) -> ExecutorName:
@@ -323,7 +331,7 @@ class WorkerSetup:
             raise ValueError("the worker has no service: decorate a function with @worker.service('name')")
         return WorkerEngine(
             [parse_address(broker).text for broker in self.brokers],
-            self.services.offers(),
+            self.services.offers(len(self.brokers)),
             self.config,
             instance=os.urandom(INSTANCE_BYTES),
             jitter=random.Random(os.urandom(16)).random,

@@ -26,6 +26,19 @@ def _handler(function: object, *, raw: bool = False) -> Handler:
     return Services().add("s", function, ServiceOptions(raw=raw))
 
 
+@pytest.mark.parametrize(
+    ("limit", "brokers", "told"), [(None, 1, None), (4, 1, 4), (4, 2, 2), (3, 2, 1), (1, 3, 1), (100_000, 1, 0xFFFF)]
+)
+def test_brokers_are_told_their_share_of_what_a_service_may_run(
+    limit: int | None, brokers: int, told: int | None
+) -> None:
+    """What they do not know of would wait in the worker, in slots that its other services could use."""
+    services = Services()
+    services.add("s", len, ServiceOptions(concurrency=limit, idempotent=True))
+    (offer,) = services.offers(brokers)
+    assert (offer.name, offer.idempotent, offer.at_once) == (b"s", True, told)
+
+
 def _run(handler: Handler | None, body: Frames) -> Frames | JobError:
     job = _job(body)
     return run_function(handler, MSGPACK, job, Request(job, lambda _: None))
