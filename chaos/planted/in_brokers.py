@@ -9,6 +9,7 @@ from brokers import clients
 from brokers.clients import ClientDesk
 from brokers.delivery import Dispatcher
 from brokers.endings import Endings
+from brokers.leaving import Leaving
 from brokers.majordomo import MajordomoEngine
 from brokers.peers import Tombstones, Worker
 from brokers.records import Call, CallState, CallTable, HandOver, LateTokens
@@ -38,6 +39,7 @@ __all__ = [
     "give_back_counts_as_lost",
     "hedges_of_vetoed_services",
     "late_reply_refused",
+    "leaves_with_work_in_hand",
     "lost_counts_as_executed",
     "no_answer_to_the_new_address",
     "no_dispatch_deadline",
@@ -370,3 +372,12 @@ def no_heartbeats() -> list[Change]:
         worker.last_sent = self.now
 
     return [Change(BrokerState, "heartbeat", heartbeat)]
+
+
+def leaves_with_work_in_hand() -> list[Change]:
+    """A drain is over as soon as it has begun."""
+
+    def over(self: Leaving, _now: float) -> bool:
+        return self._state.stopped
+
+    return [Change(Leaving, "over", over)]

@@ -10,16 +10,17 @@ import attrs
 from brokers.records import CallTable
 from chaos.planted.values import Change
 from reliable.config import Backoff, ClientConfig
+from reliable.engine import client_calls
 from reliable.engine.breaker import Breaker
 from reliable.engine.budget import TokenBucket
 from reliable.engine.client_calls import CallDesk
 from reliable.engine.client_state import OpenCall
 from reliable.engine.hedging import Pair
-from reliable.errors import Outcome
+from reliable.errors import Outcome, RequestError, WorkerFailed
 from reliable.protocol import call as machine
-from reliable.protocol import call_endings
+from reliable.protocol import call_endings, session
 from reliable.protocol.call_endings import Ended
-from reliable.protocol.call_events import Asked, Grant, Only, Tick, Waiting
+from reliable.protocol.call_events import Asked, Deliver, Grant, Only, Tick, Waiting
 from reliable.protocol.call_facts import Call, Past
 from reliable.types import Frames
 from reliable.wire.extension import CallFlag
@@ -32,8 +33,11 @@ __all__ = [
     "call_ends_twice",
     "deadline_ignored_while_asked",
     "loser_not_cancelled",
+    "news_told_twice",
     "ok_claims_unknown",
+    "refused_hedge_decides",
     "repeats_what_must_not_be",
+    "session_time_never_renewed",
 ]
 
 
@@ -150,3 +154,34 @@ def ok_claims_unknown() -> list[Change]:
         return Ended(past, body, Outcome.UNKNOWN)
 
     return [Change(call_endings, "replied", replied)]
+
+
+def news_told_twice() -> list[Change]:
+    """Each word of progress is passed on twice."""
+    delivers = CallDesk._deliver
+
+    def _deliver(self: CallDesk, entry: OpenCall, order: Deliver, now: float) -> None:
+        delivers(self, entry, order, now)
+        if not order.partial:
+            delivers(self, entry, order, now)
+
+    return [Change(CallDesk, "_deliver", _deliver)]
+
+
+def session_time_never_renewed() -> list[Change]:
+    """What was found at the hello is believed for ever, by clients and workers."""
+    begins = session.begin
+
+    def begin(t0: float, t1: float, _every_s: float | None) -> session.SessionTime:
+        return begins(t0, t1, None)
+
+    return [Change(session, "begin", begin)]
+
+
+def refused_hedge_decides() -> list[Change]:
+    """One of a pair that was never entered at its worker ends the call, whatever the other one does."""
+
+    def decides(ended: Ended) -> bool:
+        return not isinstance(ended.result, RequestError) or isinstance(ended.result, WorkerFailed)
+
+    return [Change(client_calls, "decides", decides)]

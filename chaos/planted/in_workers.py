@@ -5,7 +5,9 @@ from __future__ import annotations
 from chaos.planted.values import Change
 from reliable.engine.desk import Desk
 from reliable.engine.jobs import Handover, Job, JobTable
+from reliable.engine.replies import ReplyTable
 from reliable.engine.worker_links import Peer
+from reliable.protocol.events import JobError
 from reliable.types import Frames
 from reliable.wire.extension import Delivery
 
@@ -14,7 +16,9 @@ __all__ = [
     "half_a_stream_passes_for_whole",
     "more_runs_than_slots",
     "no_dedupe",
+    "replies_kept_for_ever",
     "reports_on_new_links_not_repeated",
+    "stopped_run_answers_for_all",
 ]
 
 
@@ -67,3 +71,23 @@ def reports_on_new_links_not_repeated() -> list[Change]:
         self._links.peers[handover.broker].handovers.pop(handover.token, None)
 
     return [Change(Desk, "_keep_report", _keep_report)]
+
+
+def replies_kept_for_ever() -> list[Change]:
+    """What was answered is not forgotten when nobody can ask any more."""
+
+    def expire(_self: ReplyTable, _now: float) -> None:
+        pass
+
+    return [Change(ReplyTable, "expire", expire)]
+
+
+def stopped_run_answers_for_all() -> list[Change]:
+    """What a handler says that was told to stop is taken for the reply of its call, now and later."""
+    answers = Desk._answer
+
+    def _answer(self: Desk, job: Job, result: Frames | JobError, now: float) -> None:
+        job.cancelled = False
+        answers(self, job, result, now)
+
+    return [Change(Desk, "_answer", _answer)]

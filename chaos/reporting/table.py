@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from chaos.reporting.value import ControlLine, Report, RunReport
 
-__all__ = ["control_text", "ends_of", "not_injected_of", "render"]
+__all__ = ["answered_of", "control_text", "ends_of", "not_injected_of", "render"]
 
 _HEAD = ("SCENARIO", "RESULT", "CALLS", "OK", "FAILED", "UNKNOWN", "HUNG", "RECOVERY", "RAW REQ/REP", "TIME")
 _RIGHT = frozenset({2, 3, 4, 5, 6, 7, 9})
@@ -16,6 +16,11 @@ _RIGHT = frozenset({2, 3, 4, 5, 6, 7, 9})
 def ends_of(run: RunReport) -> Counter[str]:
     """How many calls ended in which way."""
     return Counter(call.end for call in run.calls)
+
+
+def answered_of(ends: Counter[str]) -> int:
+    """How many calls got what they wanted: a reply, or, if they want none, a broker's word."""
+    return ends["ok"] + ends["accepted"]
 
 
 def control_text(control: ControlLine | None) -> str:
@@ -51,7 +56,7 @@ def _row(run: RunReport) -> tuple[str, ...]:
         run.scenario,
         run.verdict,
         str(len(run.calls)),
-        str(ends["ok"]),
+        str(answered_of(ends)),
         str(ends["failed"]),
         str(ends["unknown"]),
         str(ends["hung"]),

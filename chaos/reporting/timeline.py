@@ -5,6 +5,7 @@ Colours are variables of the page, so that one picture serves light and dark.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Final
@@ -66,6 +67,7 @@ def draw(run: RunReport) -> str:
     if not run.calls and not run.states:
         return ""
     picture = _Picture(run)
+    _phases(picture, run)
     _faults(picture, run.faults)
     for client in sorted({call.client for call in run.calls}):
         _calls(picture, client, [call for call in run.calls if call.client == client])
@@ -74,11 +76,49 @@ def draw(run: RunReport) -> str:
     _processes(picture, run)
     height = picture.y + 22
     behind = _behind(picture, run, picture.y)
-    name = escape(f"Timeline of {run.scenario}: faults, calls by their end, and states of processes", quote=True)
+    name = escape(_in_words(run), quote=True)
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{name}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(behind)}{"".join(picture.parts)}</svg>'
     )
+
+
+def _in_words(run: RunReport) -> str:
+    """For who cannot see it."""
+    ends = Counter(call.end for call in run.calls)
+    counts = ", ".join(f"{ends[end]} {end}" for end in _ENDS if ends[end])
+    faults = "; ".join(
+        f"{fault.text} from {fault.began_s:.1f} s" + (f" to {fault.ended_s:.1f} s" if fault.ended_s is not None else "")
+        for fault in run.faults
+    )
+    return (
+        f"Timeline of {run.scenario} over {run.duration_s:.1f} s: faults, calls by their end, and states of processes. "
+        f"Calls: {counts or 'none'}. Faults: {faults or 'none'}."
+    )
+
+
+def _phases(picture: _Picture, run: RunReport) -> None:
+    """What may be demanded when: calls may fail only while something is broken or just was."""
+    if run.healed_s is None or not run.faults:
+        return
+    broken_s = min(fault.began_s for fault in run.faults)
+    recovered_s = run.duration_s if run.recovered_s is None else run.recovered_s
+    spans = (
+        (0.0, broken_s, "before"),
+        (broken_s, run.healed_s, "faults"),
+        (run.healed_s, recovered_s, "settling"),
+        (recovered_s, run.duration_s, "healed: no call may fail"),
+    )
+    picture.label(picture.y + 11, "phase")
+    for begin_s, end_s, text in spans:
+        if end_s <= begin_s:
+            continue
+        picture.rect(begin_s, end_s, picture.y, 15, "phase", f"{text}, from {begin_s:.2f} s to {end_s:.2f} s")
+        room = picture.x(end_s) - picture.x(begin_s)
+        short = next((word for word in (text, text.partition(":")[0]) if len(word) * _CHAR + 8 <= room), "")
+        if short:
+            picture.text(picture.x(begin_s) + 4, picture.y + 11, short, "axis")
+    picture.y += 15 + 7
 
 
 def _behind(picture: _Picture, run: RunReport, bottom: float) -> list[str]:

@@ -135,6 +135,10 @@ class RunReport:
     samples: list[SampleLine] = attrs.field(factory=list)
     control: ControlLine | None = None
     figures: dict[str, float] = attrs.field(factory=dict)
+    healed_s: float | None = None
+    """When the last fault was mended; None if there was none."""
+    recovered_s: float | None = None
+    """When everything worked again; None if there was no fault, or if it never did."""
 
     @property
     def passed(self) -> bool:
@@ -151,6 +155,8 @@ class Report:
     """Wall-clock time, for people."""
     machine: str = ""
     version: str = ""
+    command: str = ""
+    """What was typed."""
     runs: list[RunReport] = attrs.field(factory=list)
 
     @property

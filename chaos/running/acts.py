@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from chaos.injection import FaultUnproven
 from chaos.netns import Drop
 from chaos.running.faults import (
     Burst,
+    Descriptors,
     Fault,
     Freeze,
     HoldGil,
+    Hostile,
     Kill,
     LinkDown,
     Loss,
     Mute,
     Partition,
     Poison,
+    SlowReplies,
     Storm,
     Toxics,
 )
@@ -25,6 +30,7 @@ from chaos.running.members import Member
 from chaos.running.model import Kind
 from chaos.running.records import read_executions
 from chaos.running.stage import CONTROL, Stage
+from chaos.running.strangers import Strangers
 
 if TYPE_CHECKING:
     from chaos.running.load import Load
@@ -32,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Act"]
 
 _ACCEPTED = re.compile(r"accepted (\d+)")
+_SENT_AWAY_S_MAX: Final = 5.0
+_GROWN_KIB_MAX: Final = 65_536
+"""What a broker may grow by while strangers announce terabytes."""
 
 
 class Act:
@@ -53,6 +62,8 @@ class Act:
         self._load = load
         self._victims: list[Member] = []
         self._before = 0
+        self._limits = (0, 0)
+        self._strangers: Strangers | None = None
 
     @property
     def text(self) -> str:
@@ -62,7 +73,7 @@ class Act:
 
     def possible(self) -> bool:
         """Whether the one that it is to hit is there, and nobody else is just being started again."""
-        if not isinstance(self.fault, Kill | Freeze):
+        if not isinstance(self.fault, Kill | Freeze | Descriptors | Hostile):
             return True
         return self._stage.settled and bool(self._stage.running(self.fault.target))
 
@@ -75,6 +86,10 @@ class Act:
                 return self._victims[0].state == "up"
             case HoldGil():
                 return self._gil_runs() > 0
+            case SlowReplies():
+                return self._slow_runs(self.fault) > 0
+            case Descriptors():
+                return self._kept_out() > 0
             case _:
                 return True
 
@@ -120,6 +135,13 @@ class Act:
                 return "started"
             case Mute():
                 return f"{self._accepted()} connections so far"
+            case SlowReplies():
+                self._load.slow_every, self._load.slow_s = fault.every, fault.by_s
+                return "asked for"
+            case Descriptors():
+                return self._begin_descriptors(fault)
+            case Hostile():
+                return self._begin_hostile(fault)
 
     def end(self) -> str:
         """Mend it; the whole proof.
@@ -158,6 +180,63 @@ class Act:
                 return self._end_storm(fault)
             case Mute():
                 return _proven(self._accepted(), "connections taken and left without a word")
+            case SlowReplies():
+                self._load.slow_every = 0
+                return _proven(self._slow_runs(fault), "replies held back for as long")
+            case Descriptors():
+                return self._end_descriptors()
+            case Hostile():
+                return self._end_hostile()
+
+    def close(self) -> None:
+        """Mend what outlives the run, however it ended."""
+        if self._strangers is not None:
+            self._strangers.close()
+
+    def _slow_runs(self, fault: SlowReplies) -> int:
+        runs = read_executions(self._stage.folder, 0.0)
+        return sum(run.finished_s is not None and run.finished_s - run.started_s >= fault.by_s for run in runs)
+
+    def _begin_descriptors(self, fault: Descriptors) -> str:
+        victim = self._stage.pick(fault.target)
+        self._victims, self.lane = [victim], victim.name
+        pid = victim.child.pid
+        self._limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        # A limit below the highest number that is in use keeps nothing from living on, and lets nothing new begin.
+        highest = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir())
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, self._limits[1]))
+        self._before = self._load.made
+        return f"limit of pid {pid} lowered from {self._limits[0]} to {highest + 1}, all in use"
+
+    def _end_descriptors(self) -> str:
+        pid = self._victims[0].child.pid
+        limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+        count = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, self._limits)
+        kept = _proven(self._kept_out(), "newcomers kept out")
+        return f"{count} descriptors open with a limit of {limit}; {kept}"
+
+    def _kept_out(self) -> int:
+        new = list(self._load.calls)[self._before :]
+        return sum(made.kind == Kind.NEWCOMER and made.failed for made in new)
+
+    def _begin_hostile(self, fault: Hostile) -> str:
+        victim = self._stage.pick(fault.target)
+        self._victims, self.lane = [victim], victim.name
+        self._before = _resident_kib(victim.child.pid)
+        host, _, port = self._stage.watch_addresses()[fault.target].removeprefix("tcp://").rpartition(":")
+        self._strangers = Strangers(host, int(port), fault.peers)
+        return f"{fault.peers} connections made"
+
+    def _end_hostile(self) -> str:
+        assert self._strangers is not None
+        loud, mute = len(self._strangers.loud), len(self._strangers.mute)
+        away = self._strangers.sent_away(_SENT_AWAY_S_MAX)
+        self._strangers.close()
+        grown = _resident_kib(self._victims[0].child.pid) - self._before
+        if away < loud or grown > _GROWN_KIB_MAX:
+            raise FaultUnproven(f"{away} of {loud} hostile peers were sent away, and the broker grew by {grown} KiB")
+        return f"{away} of {loud} sent away for what they said, {mute} silent ones borne; {grown} KiB more memory"
 
     def _gil_runs(self) -> int:
         held = {made.call.key for made in list(self._load.calls) if made.kind == Kind.HOLD}
@@ -198,6 +277,11 @@ class Act:
     def _accepted(self) -> int:
         counts = _ACCEPTED.findall(self._stage.members["mute"].child.output())
         return int(counts[-1]) if counts else 0
+
+
+def _resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
 
 
 def _proven(count: int, what: str) -> str:

@@ -11,7 +11,7 @@ from chaos import scenarios
 from chaos.running.model import Scenario
 from reliable.errors import ReliableError
 
-__all__ = ["UnknownScenario", "all_scenarios", "find"]
+__all__ = ["UnknownScenario", "all_scenarios", "find", "named"]
 
 
 class UnknownScenario(ReliableError):
@@ -28,6 +28,17 @@ def all_scenarios() -> dict[str, Scenario]:
             raise TypeError(f"{module.name}.py must hold SCENARIO, named after the file")
         found[scenario.name] = scenario
     return dict(sorted(found.items()))
+
+
+def named(name: str) -> list[Scenario]:
+    """The scenario of that name, or all whose names begin with it: ``packet-loss`` means all its shares.
+
+    Raises:
+        UnknownScenario: There is none.
+    """
+    known = all_scenarios()
+    family = [scenario for other, scenario in known.items() if other.startswith(f"{name}-")]
+    return family if family and name not in known else [find(name)]
 
 
 def find(name: str) -> Scenario:

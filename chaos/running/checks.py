@@ -6,6 +6,7 @@ the lateness of its own process, the brokers' own words, faults with proofs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -13,18 +14,23 @@ from chaos import checkers
 from chaos.history import End, History
 from chaos.reporting.value import CheckLine
 from chaos.running.evidence import CallFacts, Evidence
+from chaos.running.faults import SlowReplies
 from chaos.running.model import Kind
 
 __all__ = [
     "CHECKS",
     "RULES",
+    "STREAMS",
     "Found",
+    "accepted_is_run",
     "answered_meanwhile",
     "bounded_queues",
     "ends_in_time",
     "faults_proven",
     "gil_was_held",
     "judge",
+    "losers_stop",
+    "news_in_order",
     "no_false_deaths",
     "no_surprises",
     "nothing_ends_alone",
@@ -33,12 +39,20 @@ __all__ = [
     "parts_in_order",
     "poison_is_stopped",
     "recovers",
+    "residents_go_on",
+    "streams_are_cut",
+    "tail_is_cut",
 ]
 
 Found: TypeAlias = tuple[str, Sequence[str]]
 """A figure in a few words, and one line per offence."""
 
 _OFFENCES_KEPT: Final = 10
+_STOOD_S_MAX: Final = 0.4
+"""For how long this process may stand still in a run in which lengths of calls are judged."""
+_STOP_SLACK_S: Final = 0.5
+"""How long the word that nobody waits may take to the handler."""
+STREAMS: Final = (Kind.STREAM, Kind.STREAM_AGAIN)
 _DELIVERY_CAP: Final = 3
 """Of each life of each broker: each of them finds out for itself."""
 
@@ -88,15 +102,95 @@ def parts_in_order(evidence: Evidence) -> Found:
     """Parts of a reply come in order, none is missing in between and none comes twice; a good end has them all."""
     wrong, count = [], 0
     for facts in evidence.calls:
-        if facts.kind != Kind.STREAM:
+        if facts.kind not in STREAMS:
             continue
         count += len(facts.parts)
         if facts.parts != tuple(range(len(facts.parts))):
             wrong.append(f"{_name(facts)} got the parts {facts.parts}")
+        if len(facts.part_runs) > 1:
+            wrong.append(f"{_name(facts)} got parts of several runs: {', '.join(sorted(facts.part_runs))}")
         ending = facts.call.ending
-        if ending is not None and ending.end is End.OK and len(facts.parts) != 4:
-            wrong.append(f"{_name(facts)} ended well after {len(facts.parts)} parts of 4")
+        if ending is not None and ending.end is End.OK and len(facts.parts) != facts.parts_wanted:
+            wrong.append(f"{_name(facts)} ended well after {len(facts.parts)} parts of {facts.parts_wanted}")
     return f"{count} parts", wrong
+
+
+def news_in_order(evidence: Evidence) -> Found:
+    """Words of progress come in order: rising within a run, and never again of a run after those of another."""
+    wrong, count = [], 0
+    for facts in evidence.calls:
+        count += len(facts.news)
+        runs = [run for run, _ in itertools.groupby(facts.news, key=lambda word: word[0])]
+        risen = all(one[0] != other[0] or one[1] < other[1] for one, other in itertools.pairwise(facts.news))
+        if len(set(runs)) != len(runs) or not risen:
+            wrong.append(f"{_name(facts)} got the news {facts.news}")
+    return f"{count} words of progress", wrong
+
+
+def streams_are_cut(evidence: Evidence) -> Found:
+    """Some streams ended badly after a part had come, and some well that were open while things broke."""
+    streams = [facts for facts in evidence.calls if facts.kind in STREAMS and facts.call.phase == "faults"]
+    cut = sum(1 for facts in streams if facts.parts and facts.call.ending is not None and facts.call.ending.error)
+    return f"{cut} of {len(streams)} broken off after a part", [] if cut else ["no stream was cut in its middle"]
+
+
+def tail_is_cut(evidence: Evidence) -> Found:
+    """Among hedged calls slow ones are rarer than among the others that workers hold back as often.
+
+    A client that stood still sends no hedge, and then all that is due at once. Such a run says nothing of hedging.
+    """
+    stood_s = max((one.stood_s for one in evidence.calls if one.call.phase == "faults"), default=0.0)
+    if stood_s >= _STOOD_S_MAX:
+        return f"not judged, as the suite itself stood still for {stood_s:.1f} s", []
+    by_s = min(fault.by_s for fault in evidence.scenario.faults if isinstance(fault, SlowReplies))
+    shares = []
+    for kind in (Kind.HEDGED, Kind.SAFE):
+        made = [one.call for one in evidence.calls if one.kind == kind and one.call.phase == "faults"]
+        slow = [call for call in made if call.ending is None or call.ending.at_s - call.invoked_s >= by_s]
+        shares.append(len(slow) / max(1, len(made)))
+    hedged, plain = shares
+    wrong = [] if plain > 1.5 * hedged else [f"slow were {hedged:.1%} of the hedged calls, {plain:.1%} of the others"]
+    return f"slow: {hedged:.1%} of hedged calls, {plain:.1%} of the others", wrong
+
+
+def losers_stop(evidence: Evidence) -> Found:
+    """The slower one of a pair is told that nobody waits for it: it does not go on to its end."""
+    wrong, stopped = [], 0
+    for facts in evidence.calls:
+        ending = facts.call.ending
+        if not facts.call.hedged or ending is None or ending.end is not End.OK:
+            continue
+        for run in evidence.history.runs_of(facts.call.key):
+            stopped += run.ended_s is not None and run.finished_s is None
+            if run.finished_s is not None and run.finished_s > ending.at_s + _STOP_SLACK_S:
+                late_s = run.finished_s - ending.at_s
+                wrong.append(f"{_name(facts)} was worked on at {run.worker} {late_s:.2f} s after its end")
+    return f"{stopped} stopped", wrong if stopped else [*wrong, "no run was stopped"]
+
+
+def accepted_is_run(evidence: Evidence) -> Found:
+    """A one-way call that a broker took when nothing was broken any more has been run."""
+    accepted = [facts for facts in evidence.calls if facts.call.one_way and _accepted(facts)]
+    healed = [facts for facts in accepted if facts.call.phase == "healed"]
+    wrong = [
+        f"{_name(facts)} was accepted and never run" for facts in healed if not evidence.history.runs_of(facts.call.key)
+    ]
+    return f"{len(accepted)} accepted, {len(healed)} of them after healing", wrong
+
+
+def _accepted(facts: CallFacts) -> bool:
+    return facts.call.ending is not None and facts.call.ending.end is End.ACCEPTED
+
+
+def residents_go_on(evidence: Evidence) -> Found:
+    """Who was connected before is served while newcomers are kept out, and those end with an error."""
+    made = [one for one in evidence.calls if one.kind != Kind.NEWCOMER and one.call.phase == "faults"]
+    wrong = [
+        f"{_name(one)} ended with {one.call.ending.error}"
+        for one in made
+        if one.call.ending is not None and one.call.ending.error
+    ]
+    return f"{len(made)} calls of clients that were there", wrong
 
 
 def faults_proven(evidence: Evidence) -> Found:
@@ -106,9 +200,9 @@ def faults_proven(evidence: Evidence) -> Found:
 
 
 def answered_meanwhile(evidence: Evidence) -> Found:
-    """As many calls as demanded are answered while things are broken."""
+    """As many calls as demanded are answered, or accepted if they are one-way, while things are broken."""
     made = [facts.call for facts in evidence.calls if facts.call.phase == "faults"]
-    answered = sum(1 for call in made if call.ending is not None and call.ending.end is End.OK)
+    answered = sum(1 for call in made if call.ending is not None and not call.ending.error)
     share = answered / len(made) if made else 1.0
     wanted = evidence.scenario.demands.answered_min
     wrong = [] if share >= wanted else [f"{answered} of {len(made)} calls were answered; demanded are {wanted:.0%}"]
@@ -222,6 +316,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Evidence], Found]], ...]] = (
     ("every call ends by its deadline", ends_in_time),
     ("only replies and typed errors", no_surprises),
     ("parts in order", parts_in_order),
+    ("progress in order", news_in_order),
     ("answered during the faults", answered_meanwhile),
     ("recovery", recovers),
     ("bounded queues", bounded_queues),
@@ -243,6 +338,14 @@ def judge(evidence: Evidence) -> list[CheckLine]:
         wanted.append(("poison is stopped", poison_is_stopped))
     if "HoldGil" in kinds:
         wanted.append(("the GIL was held", gil_was_held))
+    if scenario.demands.streams_cut:
+        wanted.append(("streams were cut in the middle", streams_are_cut))
+    if "SlowReplies" in kinds:
+        wanted += [("hedging cuts the tail", tail_is_cut), ("losers of hedged pairs stop", losers_stop)]
+    if any(facts.call.one_way for facts in evidence.calls):
+        wanted.append(("what was accepted is run", accepted_is_run))
+    if "Descriptors" in kinds:
+        wanted.append(("who is there is served on", residents_go_on))
     lines = [_line(name, *check(evidence)) for name, check in wanted]
     runs = len(evidence.executions)
     rules = RULES if scenario.guest is None else [(name, rule) for name, rule in RULES if rule in _WITHOUT_RUNS]

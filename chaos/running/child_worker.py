@@ -7,6 +7,7 @@ in.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import threading
 import time
@@ -19,14 +20,34 @@ import msgspec
 
 from chaos.running.recorder import Recorder
 from chaos.running.wishes import Wish, fulfil
-from reliable import AsyncWorker, Worker
+from reliable import AsyncWorker, Worker, current_request
 from reliable.config import Backoff, Heartbeat, TransportConfig, WorkerConfig
+from reliable.protocol.ppp_worker import PppWorkerConfig
+from reliable.sync.ppp_worker import PppWorker
 
-__all__ = ["ONCE", "PARTS", "SAFE", "Wish", "WorkerOrder", "add_services", "config_of", "main"]
+__all__ = [
+    "NOTE",
+    "ONCE",
+    "PARTS",
+    "PARTS_AGAIN",
+    "SAFE",
+    "SERVICES",
+    "STEPS",
+    "Wish",
+    "WorkerOrder",
+    "add_services",
+    "config_of",
+    "main",
+]
 
 SAFE: Final = "safe"
 ONCE: Final = "once"
 PARTS: Final = "parts"
+PARTS_AGAIN: Final = "parts-again"
+NOTE: Final = "note"
+STEPS: Final = "steps"
+SERVICES: Final = frozenset({SAFE, ONCE, PARTS, PARTS_AGAIN, NOTE, STEPS})
+"""All that the load calls."""
 _READY_S_MAX: Final = 60.0
 
 
@@ -42,6 +63,8 @@ class WorkerOrder:
     heartbeat_s: float
     copies: int = 1
     """So many workers in one process, each a worker of its own to the broker."""
+    ppp: bool = False
+    """A worker of a Paranoid Pirate queue, which knows no services."""
 
 
 def config_of(order: WorkerOrder) -> WorkerConfig:
@@ -58,26 +81,48 @@ def config_of(order: WorkerOrder) -> WorkerConfig:
 def add_services(worker: Worker | AsyncWorker, recorder: Recorder, name: str) -> None:
     """The services that the load calls."""
 
+    slow = itertools.count(1)
+
     def work(key: bytes, wish: bytes = b"{}", _padding: bytes = b"") -> bytes:
+        asked = msgspec.json.decode(wish, type=Wish)
         run = recorder.begin(key.decode())
-        fulfil(msgspec.json.decode(wish, type=Wish))
+        if asked.slow_every and next(slow) % asked.slow_every == 0 and current_request().wait_cancelled(asked.slow_s):
+            recorder.end(run, finished=False)
+            return key
+        fulfil(asked)
         recorder.end(run)
         return key
+
+    def note(key: str, work_s: float) -> None:
+        run = recorder.begin(key)
+        time.sleep(work_s)
+        recorder.end(run)
 
     def parts(key: str, count: int, pause_s: float) -> Iterator[list[object]]:
         run, sent = recorder.begin(key), 0
         try:
             for number in range(count):
                 time.sleep(pause_s)
-                yield [key, number]
+                yield [key, number, f"{name}/{run}"]
                 sent += 1
         finally:
             # A stream that nobody reads any more is closed in the middle: it leaves its slot, and has not finished.
             recorder.end(run, finished=sent == count)
 
+    def steps(key: str, count: int, pause_s: float) -> str:
+        run = recorder.begin(key)
+        for number in range(count):
+            current_request().progress(key.encode(), f"{name}/{run}".encode(), str(number).encode())
+            time.sleep(pause_s)
+        recorder.end(run)
+        return key
+
     worker.service(SAFE, idempotent=True, raw=True)(work)
     worker.service(ONCE, idempotent=False, raw=True)(work)
     worker.service(PARTS, idempotent=False)(parts)
+    worker.service(PARTS_AGAIN, idempotent=True)(parts)
+    worker.service(NOTE, idempotent=False)(note)
+    worker.service(STEPS, idempotent=True)(steps)
     worker.service(name, idempotent=True, raw=True)(work)
 
 
@@ -104,10 +149,29 @@ async def _run_many(order: WorkerOrder) -> None:
     await asyncio.gather(*running)
 
 
+def _run_for_queue(order: WorkerOrder) -> None:
+    recorder = Recorder(Path(order.folder), order.name)
+
+    def work(key: bytes, wish: bytes = b"{}", _padding: bytes = b"") -> bytes:
+        run = recorder.begin(key.decode())
+        fulfil(msgspec.json.decode(wish, type=Wish))
+        recorder.end(run)
+        return key
+
+    config = config_of(order)
+    (queue,) = order.brokers
+    # The protocol has no word for "taken in": whoever waits for this worker must ask for work.
+    print("ready", flush=True)
+    ppp = PppWorkerConfig(heartbeat=config.heartbeat, reconnect=config.reconnect)
+    PppWorker(queue, work, ppp, config.transport).run()
+
+
 def main(argument: str) -> None:
     """Work until stopped or killed."""
     order = msgspec.json.decode(argument, type=WorkerOrder)
-    if order.copies == 1:
+    if order.ppp:
+        _run_for_queue(order)
+    elif order.copies == 1:
         _run_one(order)
     else:
         asyncio.run(_run_many(order))

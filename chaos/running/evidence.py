@@ -21,7 +21,14 @@ class CallFacts:
     kind: str
     lag_s: float = 0.0
     """How late this process itself was around the end of the call."""
+    stood_s: float = 0.0
+    """For how long this process itself stood still while the call was open."""
     parts: tuple[int, ...] = ()
+    parts_wanted: int = 4
+    part_runs: frozenset[str] = frozenset()
+    """Runs of handlers that parts came from."""
+    news: tuple[tuple[str, int], ...] = ()
+    """Of progress: of which run, and which step."""
     surprise: str = ""
 
 

@@ -6,25 +6,38 @@ them is done and proven is in ``chaos.running.acts``.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, assert_never
 
 import attrs
 
-from chaos.toxi.toxics import Bandwidth, Blackhole, Direction, Latency, Slicer, Toxic
+from chaos.toxi.toxics import (
+    Bandwidth,
+    Blackhole,
+    Direction,
+    Latency,
+    LimitData,
+    ResetPeer,
+    Slicer,
+    SlowClose,
+    Toxic,
+)
 
 __all__ = [
     "CLIENTS",
     "WORKERS",
     "Burst",
+    "Descriptors",
     "Fault",
     "Freeze",
     "HoldGil",
+    "Hostile",
     "Kill",
     "LinkDown",
     "Loss",
     "Mute",
     "Partition",
     "Poison",
+    "SlowReplies",
     "Storm",
     "Toxics",
 ]
@@ -55,8 +68,14 @@ def _toxic_text(toxic: Toxic) -> str:
             return "data vanishes"
         case Slicer():
             return f"slices of {toxic.average_bytes} B"
+        case ResetPeer():
+            return f"resets after {toxic.after_s:g} s"
+        case LimitData():
+            return f"cut after {toxic.limit_bytes} B"
+        case SlowClose():
+            return f"ends told {toxic.delay_s:g} s late"
         case _:
-            return toxic.kind
+            assert_never(toxic)
 
 
 def _link(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
@@ -119,6 +138,8 @@ class Toxics:
         """For people."""
         what = " + ".join(map(_toxic_text, self.toxics))
         ways = {Direction.TO_CLIENT: f"to {self.link}", Direction.TO_SERVER: f"from {self.link}"}
+        if len(set(self.directions)) == len(ways):
+            return f"{what} to and from {self.link}"
         return f"{what} {' and '.join(ways[direction] for direction in self.directions)}"
 
 
@@ -231,7 +252,63 @@ class Mute:
         return "first broker in the list accepts and stays mute"
 
 
-Fault: TypeAlias = Kill | Freeze | Toxics | LinkDown | Loss | Partition | Poison | HoldGil | Burst | Storm | Mute
+@attrs.frozen(kw_only=True)
+class SlowReplies:
+    """Some replies take long: each worker holds back each so many-th of those that may be hedged or are idempotent."""
+
+    at_s: float = _at
+    for_s: float = _for
+    every: int = attrs.field(default=5, validator=_positive)
+    by_s: float = attrs.field(default=0.8, validator=_positive)
+
+    def text(self) -> str:
+        """For people."""
+        return f"1 of {self.every} replies takes {self.by_s:g} s longer"
+
+
+@attrs.frozen(kw_only=True)
+class Descriptors:
+    """A process may open no more files or connections than it has."""
+
+    at_s: float = _at
+    for_s: float = _for
+    target: str = "broker 1"
+
+    def text(self) -> str:
+        """For people."""
+        return f"{self.target} is out of file descriptors"
+
+
+@attrs.frozen(kw_only=True)
+class Hostile:
+    """Strangers connect to a broker and announce frames of impossible length, send rubbish, or say nothing."""
+
+    at_s: float = _at
+    for_s: float = _for
+    peers: int = attrs.field(default=12, validator=_positive)
+    target: str = "broker 1"
+
+    def text(self) -> str:
+        """For people."""
+        return f"{self.peers} hostile peers at {self.target}"
+
+
+Fault: TypeAlias = (
+    Kill
+    | Freeze
+    | Toxics
+    | LinkDown
+    | Loss
+    | Partition
+    | Poison
+    | HoldGil
+    | Burst
+    | Storm
+    | Mute
+    | SlowReplies
+    | Descriptors
+    | Hostile
+)
 
 
 def _all_are_timed(fault: Fault) -> _Timed:

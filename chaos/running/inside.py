@@ -1,4 +1,4 @@
-"""A run that has moved into a network namespace of its own, and its connection to the process outside.
+"""A run that has moved into a process of its own, mostly for a network namespace, and its tie to the one outside.
 
 Outside, ``run`` starts this module inside, follows its news through a file and reads its report. Inside, the run is
 the same as any other: ``python -m chaos.running.inside SCENARIO SEED LENGTH FOLDER GUEST``.
@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ import msgspec
 
 from chaos.injection import NotInjected
 from chaos.netns import run_in_namespace
-from chaos.process import StartFailed
+from chaos.process import ChildProcess, StartFailed
 from chaos.reporting.value import Report, RunReport, decode, encode
 from chaos.running.catalogue import find
 from chaos.running.model import Guest, Scenario
@@ -28,7 +28,7 @@ from chaos.running.run import Say, broken_off, run_here
 from chaos.running.stage import environment
 from reliable.errors import ReliableError
 
-__all__ = ["main", "run"]
+__all__ = ["main", "run", "run_apart"]
 
 _NEWS: Final = "news"
 _REPORT: Final = "report.json"
@@ -44,7 +44,7 @@ def run(scenario: Scenario, *, seed: int, short: bool, say: Say) -> RunReport:
     """
     try:
         if scenario.needs_namespace:
-            return _run_inside(scenario, seed=seed, short=short, say=say)
+            return run_apart(scenario, seed=seed, short=short, say=say)
         return run_here(scenario, seed=seed, short=short, say=say)
     except NotInjected as absence:
         return broken_off(scenario, seed=seed, short=short, verdict="not injected", reason=str(absence))
@@ -52,26 +52,40 @@ def run(scenario: Scenario, *, seed: int, short: bool, say: Say) -> RunReport:
         return broken_off(scenario, seed=seed, short=short, verdict="failed", reason=str(failure))
 
 
-def _run_inside(scenario: Scenario, *, seed: int, short: bool, say: Say) -> RunReport:
+def run_apart(
+    scenario: Scenario, *, seed: int, short: bool, say: Say, python: Sequence[str] = ("-m", "chaos.running.inside")
+) -> RunReport:
+    """Run a scenario of the catalogue in a process of its own, in a namespace if packets must vanish.
+
+    Args:
+        scenario: What; only its name and its guest are handed on.
+        seed: Its seed.
+        short: Its short form.
+        say: Gets news while it runs.
+        python: What makes Python do the part inside.
+
+    Raises:
+        NotInjected: There can be no namespace here.
+        StartFailed: The process ended without a report.
+        TimeoutError: It did not end; it has been killed.
+    """
     with tempfile.TemporaryDirectory(prefix="reliable-chaos-") as name:
         folder = Path(name)
         (folder / _NEWS).touch()
         guest = msgspec.json.encode(scenario.guest).decode()
-        argv = [
-            sys.executable,
-            "-m",
-            "chaos.running.inside",
-            scenario.name,
-            str(seed),
-            "short" if short else "long",
-            name,
-            guest,
-        ]
+        length = "short" if short else "long"
+        argv = [sys.executable, *python, scenario.name, str(seed), length, name, guest]
         # Its own files lie in ours: when it is killed, nobody else would remove them.
+        env = {**environment(), "TMPDIR": name}
         with _followed(folder / _NEWS, say):
-            done = run_in_namespace(argv, timeout_s=_RUN_S_MAX, env={**environment(), "TMPDIR": name})
-        if done.exit_code != 0:
-            raise StartFailed(f"the run in the namespace ended with {done.exit_code}: {done.output[-1000:]}")
+            if scenario.needs_namespace:
+                done = run_in_namespace(argv, timeout_s=_RUN_S_MAX, env=env)
+                exit_code, output = done.exit_code, done.output
+            else:
+                with ChildProcess(argv, name="run", env=env) as child:
+                    exit_code, output = child.wait(_RUN_S_MAX), child.output()
+        if exit_code != 0:
+            raise StartFailed(f"the run in a process of its own ended with {exit_code}: {output[-1000:]}")
         (found,) = decode((folder / _REPORT).read_bytes()).runs
         return found
 

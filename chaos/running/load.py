@@ -7,26 +7,37 @@ cannot hide behind the pause that it causes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import queue
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 import msgspec
 
 from chaos.history import Call, End, Ending
-from chaos.running.child_worker import ONCE, PARTS, SAFE
+from chaos.running.child_worker import NOTE, ONCE, PARTS, PARTS_AGAIN, SAFE, STEPS
 from chaos.running.lag import Lag
 from chaos.running.model import Clients, Guest, Kind, Topology
 from chaos.running.schedule import PlannedCall, calls_of
 from chaos.running.wishes import Wish
 from reliable import AsyncClient, Client
-from reliable.config import Backoff, BreakerPolicy, ClientConfig, RetryPolicy, TransportConfig
+from reliable.config import (
+    Backoff,
+    BreakerPolicy,
+    ClientConfig,
+    Freelance,
+    HedgePolicy,
+    RetryBudget,
+    RetryPolicy,
+    TransportConfig,
+)
 from reliable.errors import Outcome, ReliableError, RequestError
+from reliable.types import Frames
 
 __all__ = ["BEFORE", "FAULTS", "HEALED", "SETTLING", "Load", "Made", "Special", "client_config"]
 
@@ -35,7 +46,6 @@ FAULTS: Final = "faults"
 SETTLING: Final = "settling"
 HEALED: Final = "healed"
 
-_PARTS: Final = 4
 _OPEN_MAX: Final = 400
 _LANES: Final = 24
 """Threads of a blocking client: as many of its calls can be open."""
@@ -51,8 +61,30 @@ _PAUSE_S_MAX: Final = 1.0
 Special: TypeAlias = tuple[str, float]
 """A kind, and how long to hold the interpreter lock."""
 
-_SAID: Final = {Kind.SAFE: True, Kind.DECLARED: None, Kind.ONCE: None, Kind.CAREFUL: False, Kind.STREAM: None}
-_SERVICE: Final = {Kind.ONCE: ONCE, Kind.STREAM: PARTS, Kind.HOLD: ONCE}
+_SAID: Final = {
+    Kind.SAFE: True,
+    Kind.CAREFUL: False,
+    Kind.STREAM_AGAIN: True,
+    Kind.PROGRESS: True,
+    Kind.HEDGED: True,
+    Kind.HEDGED_ONCE: True,
+    Kind.NEWCOMER: True,
+    Kind.POISON: True,
+}
+"""Of idempotence, by the caller; of other kinds nothing."""
+_SERVICE: Final = {
+    Kind.ONCE: ONCE,
+    Kind.HOLD: ONCE,
+    Kind.HEDGED_ONCE: ONCE,
+    Kind.STREAM: PARTS,
+    Kind.STREAM_AGAIN: PARTS_AGAIN,
+    Kind.ONE_WAY: NOTE,
+    Kind.PROGRESS: STEPS,
+}
+_STREAMS: Final = (Kind.STREAM, Kind.STREAM_AGAIN)
+_HEDGED: Final = (Kind.HEDGED, Kind.HEDGED_ONCE)
+_HEDGES: Final = RetryBudget(ratio=0.5, tokens_max=50.0)
+"""More than a user would allow: here it is asked what hedging does, not what it costs."""
 
 
 @attrs.define
@@ -64,8 +96,18 @@ class Made:
     attempts: int | None = None
     parts: list[int] = attrs.field(factory=list)
     """Of a streamed reply, in the order of their coming."""
+    parts_wanted: int = 0
+    part_runs: set[str] = attrs.field(factory=set)
+    """Which runs of handlers they are of."""
+    news: list[tuple[str, int]] = attrs.field(factory=list)
+    """Of progress, in the order of their coming: of which run, and which step."""
     surprise: str = ""
     """An exception that no call may end with."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with an error."""
+        return any(ending.error for ending in self.call.endings)
 
 
 def client_config(topology: Topology) -> ClientConfig:
@@ -76,6 +118,7 @@ def client_config(topology: Topology) -> ClientConfig:
         hello_timeout_s=max(0.5, 2 * heartbeat_s),
         reconnect=Backoff(initial_s=0.1, delay_s_max=0.5),
         breaker=BreakerPolicy(pause=Backoff(initial_s=0.2, delay_s_max=1.0)),
+        freelance=Freelance(ping_interval_s=heartbeat_s, ping_timeout_s=3 * heartbeat_s),
         transport=TransportConfig(heartbeat_interval_s=heartbeat_s, heartbeat_timeout_s=3 * heartbeat_s),
     )
 
@@ -95,6 +138,9 @@ class Load:
         self.phase = BEFORE
         self.factor = 1.0
         """How many times more often than planned to call."""
+        self.slow_every = 0
+        self.slow_s = 0.0
+        """Which replies workers hold back, and for how long; see ``Wish``."""
         self.lag = Lag()
         self.calls: list[Made] = []
         self._stopping = threading.Event()
@@ -199,6 +245,8 @@ class _Session(ABC):
     def _begin(self, kind: str, hold_s: float) -> tuple[Made, Wish]:
         timeout_s = self._clients.timeout_s
         wish = Wish(work_s=self._clients.work_s)
+        if kind in (Kind.SAFE, *_HEDGED):
+            wish = attrs.evolve(wish, slow_every=self._load.slow_every, slow_s=self._load.slow_s)
         if kind == Kind.POISON:
             timeout_s, wish = _POISON_TIMEOUT_S, Wish(die=True)
         if kind == Kind.HOLD:
@@ -211,20 +259,27 @@ class _Session(ABC):
             key=f"{self.name.replace(' ', '-')}.{next(self._numbers)}".encode(),
             client=self.name,
             service=_SERVICE.get(kind, SAFE),
-            idempotent=True if kind == Kind.POISON else _SAID.get(kind),
+            idempotent=_SAID.get(kind),
             invoked_s=now,
             deadline_s=now + timeout_s,
             phase="special" if kind in (Kind.POISON, Kind.HOLD) else self._load.phase,
+            one_way=kind == Kind.ONE_WAY,
+            hedged=kind == Kind.HEDGED,
         )
         if self._clients.dialect != "mdp" and call.idempotent is None:
             # Without a broker nobody declares anything.
             call.idempotent = call.service == SAFE
         made = Made(call, kind if self._load.guest is None else Kind.GUEST)
+        if made.kind in _STREAMS:
+            made.parts_wanted = self._clients.parts
         self._load.calls.append(made)
         return made, wish
 
     def _ok(self, made: Made, reply: tuple[bytes, ...]) -> None:
-        made.call.endings.append(Ending(time.monotonic(), End.OK, Outcome.EXECUTED, reply=reply))
+        if made.kind == Kind.ONE_WAY:
+            made.call.endings.append(Ending(time.monotonic(), End.ACCEPTED, Outcome.UNKNOWN))
+        else:
+            made.call.endings.append(Ending(time.monotonic(), End.OK, Outcome.EXECUTED, reply=reply))
 
     def _failed(self, made: Made, error: Exception) -> None:
         now, name = time.monotonic(), type(error).__name__
@@ -239,10 +294,24 @@ class _Session(ABC):
     def _body(self, made: Made, wish: Wish) -> tuple[bytes, bytes, bytes]:
         return made.call.key, msgspec.json.encode(wish), self._padding
 
+    def _options(self, made: Made, timeout_s: float) -> dict[str, Any]:
+        options: dict[str, Any] = {"timeout": timeout_s, "idempotent": made.call.idempotent}
+        if made.kind in _HEDGED:
+            options["hedge"] = HedgePolicy(delay_s=self._clients.hedge_s, budget=_HEDGES)
+        return options
+
+    def _news(self, made: Made, frames: Frames) -> None:
+        match frames:
+            case [key, run, number] if key == made.call.key:
+                made.news.append((run.decode(), int(number)))
+            case _:
+                made.surprise = f"somebody else's progress: {frames!r}"
+
     def _part(self, made: Made, part: object) -> None:
         match part:
-            case [key, int(number)] if str(key).encode() == made.call.key:
+            case [key, int(number), str(run)] if str(key).encode() == made.call.key:
                 made.parts.append(number)
+                made.part_runs.add(run)
             case _:
                 made.surprise = f"a part of somebody else's reply: {part!r}"
 
@@ -296,18 +365,7 @@ class _AsyncSession(_Session):
         timeout_s = call.deadline_s - time.monotonic()
         try:
             async with asyncio.timeout(timeout_s + _NEVER_S):
-                if self._load.guest is not None:
-                    service, arguments = self._guest_call(self._load.guest, made)
-                    await client.options(timeout=timeout_s).call(service, *arguments)
-                    reply = [call.key]
-                elif kind == Kind.STREAM:
-                    view = client.options(timeout=timeout_s)
-                    async for part in view.stream(PARTS, call.key.decode(), _PARTS, self._clients.work_s):
-                        self._part(made, part)
-                    reply = [call.key]
-                else:
-                    body = self._body(made, wish)
-                    reply = await client.request(call.service, *body, timeout=timeout_s, idempotent=call.idempotent)
+                reply = await self._reply(client, made, wish, timeout_s)
             self._ok(made, tuple(reply))
         except ReliableError as error:
             # Before TimeoutError: a RequestTimeout is one, and a proper end of a call.
@@ -317,6 +375,29 @@ class _AsyncSession(_Session):
             return
         except Exception as error:
             self._failed(made, error)
+
+    async def _reply(self, client: AsyncClient, made: Made, wish: Wish, timeout_s: float) -> Sequence[bytes]:
+        call, view = made.call, client.options(timeout=timeout_s, idempotent=made.call.idempotent)
+        match made.kind:
+            case Kind.GUEST:
+                assert self._load.guest is not None
+                service, arguments = self._guest_call(self._load.guest, made)
+                await client.options(timeout=timeout_s).call(service, *arguments)
+            case Kind.STREAM | Kind.STREAM_AGAIN:
+                arguments = (call.key.decode(), made.parts_wanted, self._clients.work_s)
+                async for part in view.stream(call.service, *arguments):
+                    self._part(made, part)
+            case Kind.PROGRESS:
+                view = view.options(on_progress=functools.partial(self._news, made))
+                await view.call(call.service, call.key.decode(), self._clients.parts, self._clients.work_s)
+            case Kind.ONE_WAY:
+                await view.send(call.service, call.key.decode(), self._clients.work_s)
+            case Kind.NEWCOMER:
+                async with AsyncClient(*self._addresses, config=self._config, dialect=self._clients.dialect) as other:
+                    return await other.request(call.service, *self._body(made, wish), **self._options(made, timeout_s))
+            case _:
+                return await client.request(call.service, *self._body(made, wish), **self._options(made, timeout_s))
+        return (call.key,)
 
     async def _watch_loop(self) -> None:
         while True:
@@ -375,10 +456,16 @@ class _SyncSession(_Session):
             service, arguments = self._guest_call(self._load.guest, made)
             self._client.options(timeout=timeout_s).call(service, *arguments)
             return (call.key,)
-        if made.kind != Kind.STREAM:
-            body = self._body(made, wish)
-            return tuple(self._client.request(call.service, *body, timeout=timeout_s, idempotent=call.idempotent))
-        view = self._client.options(timeout=timeout_s)
-        for part in view.stream(PARTS, call.key.decode(), _PARTS, self._clients.work_s):
-            self._part(made, part)
-        return (call.key,)
+        view = self._client.options(timeout=timeout_s, idempotent=call.idempotent)
+        if made.kind in _STREAMS:
+            for part in view.stream(call.service, call.key.decode(), made.parts_wanted, self._clients.work_s):
+                self._part(made, part)
+            return (call.key,)
+        if made.kind == Kind.PROGRESS:
+            view = view.options(on_progress=functools.partial(self._news, made))
+            view.call(call.service, call.key.decode(), self._clients.parts, self._clients.work_s)
+            return (call.key,)
+        if made.kind == Kind.ONE_WAY:
+            view.send(call.service, call.key.decode(), self._clients.work_s)
+            return (call.key,)
+        return tuple(self._client.request(call.service, *self._body(made, wish), **self._options(made, timeout_s)))

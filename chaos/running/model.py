@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from chaos.running.faults import Fault, HoldGil, Kill, LinkDown, Loss, Mute, Partition, Poison, Toxics
+from chaos.running.faults import Fault, HoldGil, Kill, LinkDown, Loss, Mute, Partition, Poison, SlowReplies, Toxics
 
 __all__ = ["Clients", "Demands", "Guest", "Kind", "Scenario", "Topology", "shortened"]
 
@@ -28,6 +28,18 @@ class Kind:
     """The caller says that it is not, against the service."""
     STREAM = "stream"
     """A reply in parts, by a service that may not be repeated."""
+    STREAM_AGAIN = "stream again"
+    """A reply in parts, by a service that may be repeated, and whose caller says so too."""
+    PROGRESS = "progress"
+    """Idempotent, and wants to know how far it is."""
+    ONE_WAY = "one-way"
+    """Without a reply, to a service that may not be repeated."""
+    HEDGED = "hedged"
+    """Idempotent, and sent a second time if the first one takes long."""
+    HEDGED_ONCE = "hedged once"
+    """The caller wants it hedged; the service says that it is not idempotent, and that counts."""
+    NEWCOMER = "newcomer"
+    """Idempotent, by a client of its own that is made for it."""
     POISON = "poison"
     """Idempotent, and kills the worker."""
     HOLD = "gil"
@@ -54,6 +66,10 @@ class Clients:
     work_s: float = 0.01
     """What a call costs its worker."""
     body_bytes: int = 64
+    parts: int = attrs.field(default=4, validator=_positive)
+    """Of each streamed reply."""
+    hedge_s: float = attrs.field(default=0.1, validator=_positive)
+    """How long the first attempt of a hedged call has for itself."""
     mix: tuple[tuple[str, int], ...] = (
         (Kind.SAFE, 4),
         (Kind.DECLARED, 2),
@@ -72,7 +88,9 @@ class Topology:
     workers: int = 3
     concurrency: int = 2
     servers: int = 0
-    """REP servers without a broker, for clients of dialect ``req``."""
+    """Servers without a broker, for clients of dialect ``req`` or ``freelance``."""
+    queue: bool = False
+    """A Paranoid Pirate queue in place of brokers, for clients of dialect ``ppp``."""
     clients: tuple[Clients, ...] = (Clients(),)
     heartbeat_s: float = attrs.field(default=0.5, validator=_positive)
     """Of brokers, workers and ZMTP; a peer silent for three of them is not taken for live."""
@@ -89,6 +107,8 @@ class Demands:
     """Share of the calls made during the faults that must be answered."""
     no_worker_lost: bool = False
     """No worker may be taken for lost: nothing that happens here kills one."""
+    streams_cut: bool = False
+    """Streams must have been cut in their middle, or nothing was shown."""
     queued_max: int | None = None
     """A broker may never report more queued requests than this; None is its own limit only."""
 
@@ -143,7 +163,14 @@ class Scenario:
     @property
     def takes_guests(self) -> bool:
         """Whether another worker can take the place of ours: not where requests must do harm."""
-        return self.topology.brokers > 0 and not any(isinstance(fault, HoldGil | Poison) for fault in self.faults)
+        return self.topology.brokers > 0 and not any(
+            isinstance(fault, HoldGil | Poison | SlowReplies) for fault in self.faults
+        )
+
+    @property
+    def dialects(self) -> frozenset[str]:
+        """What the clients speak."""
+        return frozenset(clients.dialect for clients in self.topology.clients)
 
     def proxied(self, link: str) -> bool:
         """Whether the proxy stands in this link."""

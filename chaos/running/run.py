@@ -15,16 +15,18 @@ from chaos.process import StartFailed
 from chaos.reporting.value import CallLine, ControlLine, FaultLine, RunReport, SampleLine, StateLine
 from chaos.running.acts import Act
 from chaos.running.checks import judge
-from chaos.running.child_worker import ONCE, PARTS, SAFE
+from chaos.running.child_worker import NOTE, ONCE, PARTS, PARTS_AGAIN, SAFE, SERVICES, STEPS
 from chaos.running.control import Control
 from chaos.running.evidence import CallFacts, Evidence, Queue
 from chaos.running.faults import CLIENTS
 from chaos.running.load import FAULTS, HEALED, SETTLING, Load, Made
-from chaos.running.model import Scenario, shortened
+from chaos.running.model import Guest, Scenario, shortened
 from chaos.running.records import read_executions, runs_by_key
 from chaos.running.schedule import Step, What, steps_of
 from chaos.running.stage import STORM, Stage, worker_name
 from chaos.running.watch import Sample, Watch
+from reliable import Client
+from reliable.errors import RequestError
 
 __all__ = ["Say", "broken_off", "run_here"]
 
@@ -41,7 +43,7 @@ _QUEUED_MAX: Final = 10
 """Of a broker that has caught up with what piled up."""
 _VICTIM_S_MAX: Final = 15.0
 _SHOWN_S_MAX: Final = 10.0
-_OWN_NAMES: Final = frozenset({SAFE, ONCE, PARTS})
+_TRY_S_MAX: Final = 10.0
 
 
 def run_here(scenario: Scenario, *, seed: int, short: bool, say: Say) -> RunReport:
@@ -108,12 +110,14 @@ class _Runner:
     def run(self) -> Evidence:
         with self._stage as stage:
             self._load = Load(self._scenario.topology, stage.addresses(CLIENTS), self._seed, self._guest)
-            self._watch = Watch(stage.watch_addresses(), _OWN_NAMES if self._guest is None else None)
+            self._watch = Watch(stage.watch_addresses(), SERVICES if self._guest is None else None)
             if self._scenario.control:
                 self._control = Control(stage.control_address())
             try:
                 self._perform()
             finally:
+                for act in self._acts.values():
+                    act.close()
                 if self._control is not None:
                     self._control.stop()
                 self._load.close()
@@ -124,6 +128,8 @@ class _Runner:
     def _perform(self) -> None:
         self._watch.start()
         self._await_workers()
+        if self._guest is not None:
+            self._try_guest(self._guest)
         self._begun_at = time.monotonic()
         if not self._scenario.faults:
             # Nothing is broken, so from the start no call may fail.
@@ -205,10 +211,11 @@ class _Runner:
         self._progress_at = now
         calls = list(self._load.calls)
         ends = [made.call.ending.end for made in calls if made.call.ending is not None]
+        answered = ends.count(End.OK) + ends.count(End.ACCEPTED)
         self._say(
             "progress",
-            f"{now - self._begun_at:6.1f} s  {self._load.phase}: {len(calls)} calls, {ends.count(End.OK)} answered, "
-            f"{len(ends) - ends.count(End.OK)} failed, {len(calls) - len(ends)} open",
+            f"{now - self._begun_at:6.1f} s  {self._load.phase}: {len(calls)} calls, {answered} answered, "
+            f"{len(ends) - answered} failed, {len(calls) - len(ends)} open",
         )
 
     # --- waiting for things to be right -------------------------------------------------------------
@@ -216,6 +223,17 @@ class _Runner:
     def _await_workers(self) -> None:
         if not self._until(time.monotonic() + 15.0, lambda: not self._absent_workers(0.0)):
             raise StartFailed(f"before any fault: {self._absent_workers(0.0)}")
+
+    def _try_guest(self, guest: Guest) -> None:
+        """What fails when nothing is broken says nothing of what happens when something is."""
+        address = next(iter(self._stage.watch_addresses().values()))
+        with Client(address, timeout=_TRY_S_MAX) as client:
+            for service, arguments in guest.calls:
+                try:
+                    client.call(service, *arguments)
+                except RequestError as error:
+                    how = "say how to call it with --call 'SERVICE [ARGUMENTS]'"
+                    raise StartFailed(f"before any fault {service}{arguments!r} failed: {error}; {how}") from error
 
     def _absent_workers(self, since: float) -> str:
         """What is not in order by the brokers' words since then: workers, or the queue; empty if all is well."""
@@ -252,7 +270,7 @@ class _Runner:
         waiting = set(self._load.names)
         for made in list(self._load.calls):
             ending = made.call.ending
-            if made.call.invoked_s >= healed_at and ending is not None and ending.end is End.OK:
+            if made.call.invoked_s >= healed_at and ending is not None and ending.end in (End.OK, End.ACCEPTED):
                 waiting.discard(made.call.client)
         if waiting:
             self._missing = f"no reply to a new call of {', '.join(sorted(waiting))}"
@@ -316,8 +334,8 @@ class _Runner:
         history = History(
             calls={found.call.key: found.call for found in facts},
             executions=[run for run in read_executions(self._folder, self._begun_at) if b"control" not in run.key],
-            vetoed={ONCE, PARTS},
-            declared={SAFE},
+            vetoed={ONCE, PARTS, NOTE},
+            declared={SAFE, PARTS_AGAIN, STEPS},
         )
         history.capacity = {
             run.worker: 1 if run.worker.startswith("server") else self._capacity(run.worker)
@@ -353,6 +371,7 @@ class _Runner:
         if call.ending is not None and deadline is not None and call.ending.at_s > deadline:
             # One thread of ours measures, another one was late: they are not late at the very same moment, nor alike.
             lag_s = 2 * self._load.lag.worst_s(deadline - _LAG_AROUND_S, call.ending.at_s + _LAG_AROUND_S)
+        ended = self._ended_at if call.ending is None else call.ending.at_s
         moved = Call(
             key=call.key,
             client=call.client,
@@ -361,11 +380,23 @@ class _Runner:
             invoked_s=call.invoked_s - self._begun_at,
             deadline_s=self._since(deadline),
             phase=call.phase,
+            one_way=call.one_way,
+            hedged=call.hedged,
             endings=[
                 Ending(end.at_s - self._begun_at, end.end, end.outcome, end.error, end.reply) for end in call.endings
             ],
         )
-        return CallFacts(call=moved, kind=made.kind, lag_s=lag_s, parts=tuple(made.parts), surprise=made.surprise)
+        return CallFacts(
+            call=moved,
+            kind=made.kind,
+            lag_s=lag_s,
+            stood_s=self._load.lag.worst_s(call.invoked_s, ended),
+            parts=tuple(made.parts),
+            parts_wanted=made.parts_wanted,
+            part_runs=frozenset(made.part_runs),
+            news=tuple(made.news),
+            surprise=made.surprise,
+        )
 
     def report(self, evidence: Evidence, *, short: bool, whole_s: float) -> RunReport:
         """The evidence, judged, in the form that is written and shown."""
@@ -393,6 +424,8 @@ class _Runner:
                 for look in evidence.samples
             ],
             control=None if self._control is None else self._control_line(self._control),
+            healed_s=evidence.healed_s,
+            recovered_s=evidence.recovered_s,
             figures={**_figures(evidence), "own_lag_s": self._load.lag.worst_s(self._begun_at, self._ended_at)},
         )
 

@@ -27,11 +27,12 @@ from chaos.toxi.server import ToxiproxyServer
 if TYPE_CHECKING:
     from chaos.toxi.proxy import ToxiProxy
 
-__all__ = ["CONTROL", "STORM", "Stage", "environment", "worker_name"]
+__all__ = ["CONTROL", "QUEUE", "STORM", "Stage", "environment", "spawn_python", "worker_name"]
 
 CONTROL: Final = "control"
 """The link of the control, and the name of its server."""
 STORM: Final = "storm"
+QUEUE: Final = "queue 1"
 _LOCAL: Final = "127.0.0.1"
 _READY: Final = "ready"
 _BROKER_READY: Final = "listening on"
@@ -66,6 +67,8 @@ class Stage:
         self._server_host = host(2) if scenario.needs_namespace else _LOCAL
         self._ports = [free_port(self._server_host) for _ in range(scenario.topology.brokers)]
         self._server_ports = [free_port(self._server_host) for _ in range(scenario.topology.servers)]
+        self._queue_ports = [free_port(self._server_host) for _ in range(2 * scenario.topology.queue)]
+        """In front, for clients, and behind, for workers."""
         self._control_port = free_port(self._server_host)
         self._mute_port = free_port()
 
@@ -90,6 +93,8 @@ class Stage:
             self._set_up_proxies()
         for number in range(1, topology.brokers + 1):
             self._add(f"broker {number}", functools.partial(self._spawn_broker, number), _BROKER_READY)
+        if topology.queue:
+            self._add(QUEUE, self._spawn_queue, _BROKER_READY)
         for number in range(1, topology.servers + 1):
             port = self._server_ports[number - 1]
             self._add(f"server {number}", functools.partial(self._spawn_server, f"server-{number}", port), _READY)
@@ -97,7 +102,7 @@ class Stage:
             self._add(CONTROL, functools.partial(self._spawn_server, CONTROL, self._control_port), _READY)
         if self.scenario.needs_mute:
             self._add("mute", self._spawn_mute, _READY)
-        if topology.brokers:
+        if topology.brokers or topology.queue:
             for number in range(1, topology.workers + 1):
                 self._add(f"worker {number}", functools.partial(self._spawn_worker, number), _READY)
         # All at once: workers find their brokers in any order, and a Python process takes its time to start.
@@ -119,7 +124,17 @@ class Stage:
         url = f"tcp://{self._server_host}:{self._ports[number - 1]}"
         heartbeat = f"{self.scenario.topology.heartbeat_s:g}"
         arguments = ["-m", "reliable", "broker", "--bind", url, "--heartbeat", heartbeat]
-        return _python(*arguments, name=f"broker {number}")
+        return spawn_python(*arguments, name=f"broker {number}")
+
+    def _spawn_queue(self, _incarnation: int) -> ChildProcess:
+        front, back = (f"tcp://{self._server_host}:{port}" for port in self._queue_ports)
+        clients = self.scenario.topology.clients
+        expiry = f"{max(one.timeout_s for one in clients):g}"
+        heartbeat = f"{self.scenario.topology.heartbeat_s:g}"
+        ends = ["--frontend", front, "--backend", back]
+        return spawn_python(
+            "-m", "brokers", "ppp", *ends, "--heartbeat-interval", heartbeat, "--expiry", expiry, name=QUEUE
+        )
 
     def _spawn_worker(self, number: int, incarnation: int) -> ChildProcess:
         if self.scenario.guest is not None:
@@ -130,7 +145,7 @@ class Stage:
     def _guest_process(self, guest: Guest, name: str) -> ChildProcess:
         brokers = [part for address in self.addresses(WORKERS) for part in ("--broker", address)]
         concurrency = str(self.scenario.topology.concurrency)
-        return _python("-m", "reliable", "worker", guest.target, *brokers, "--concurrency", concurrency, name=name)
+        return spawn_python("-m", "reliable", "worker", guest.target, *brokers, "--concurrency", concurrency, name=name)
 
     def _worker_process(self, name: str, concurrency: int, copies: int) -> ChildProcess:
         order = WorkerOrder(
@@ -140,17 +155,19 @@ class Stage:
             concurrency=concurrency,
             heartbeat_s=self.scenario.topology.heartbeat_s,
             copies=copies,
+            ppp=self.scenario.topology.queue,
         )
         text = msgspec.json.encode(order).decode()
-        return _python("-m", "chaos.running.child_worker", text, name=name)
+        return spawn_python("-m", "chaos.running.child_worker", text, name=name)
 
     def _spawn_server(self, name: str, port: int, incarnation: int) -> ChildProcess:
         url = f"tcp://{self._server_host}:{port}"
-        arguments = ["-m", "chaos.running.child_server", url, str(self.folder), f"{name}.{incarnation}"]
-        return _python(*arguments, name=name)
+        dialect = "freelance" if "freelance" in self.scenario.dialects and name != CONTROL else "req"
+        arguments = ["-m", "chaos.running.child_server", dialect, url, str(self.folder), f"{name}.{incarnation}"]
+        return spawn_python(*arguments, name=name)
 
     def _spawn_mute(self, _incarnation: int) -> ChildProcess:
-        return _python("-m", "chaos.running.child_mute", _LOCAL, str(self._mute_port), name="mute")
+        return spawn_python("-m", "chaos.running.child_mute", _LOCAL, str(self._mute_port), name="mute")
 
     def start_storm(self, storm: Storm, number: int) -> Member:
         """A process that is many workers."""
@@ -198,7 +215,7 @@ class Stage:
 
     def addresses(self, link: str) -> list[str]:
         """Where clients (or workers) find the brokers, or the servers if there are none."""
-        ports = self._ports or self._server_ports
+        ports = self._served_ports(link)
         if self.scenario.proxied(link):
             found = [proxy.endpoint for proxy in self.proxies[link]]
         else:
@@ -206,6 +223,12 @@ class Stage:
         if self.scenario.needs_mute and link == CLIENTS:
             found.insert(0, f"tcp://{_LOCAL}:{self._mute_port}")
         return found
+
+    def _served_ports(self, link: str) -> list[int]:
+        if self._queue_ports:
+            front, back = self._queue_ports
+            return [front if link == CLIENTS else back]
+        return self._ports or self._server_ports
 
     def control_address(self) -> str:
         """Where the control's client finds its server."""
@@ -240,7 +263,7 @@ class Stage:
         server = self._cleanup.enter_context(ToxiproxyServer())
         for link in (CLIENTS, WORKERS):
             if self.scenario.proxied(link):
-                ports = self._ports or self._server_ports
+                ports = self._served_ports(link)
                 self.proxies[link] = [
                     ToxiProxy(server, f"{self._server_host}:{port}", name=f"{link}-{number}")
                     for number, port in enumerate(ports, 1)
@@ -264,7 +287,8 @@ def environment() -> dict[str, str]:
     return {"PYTHONPATH": place if not inherited else os.pathsep.join([place, inherited])}
 
 
-def _python(*arguments: str, name: str) -> ChildProcess:
+def spawn_python(*arguments: str, name: str) -> ChildProcess:
+    """Start a Python program that is part of a run."""
     return ChildProcess.python(*arguments, name=name, env=environment())
 
 

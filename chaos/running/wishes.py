@@ -22,6 +22,10 @@ class Wish:
     work_s: float = 0.0
     hold_gil_s: float = 0.0
     die: bool = False
+    slow_every: int = 0
+    """Of the runs of a worker with this wish, each so many-th is slow; 0: none."""
+    slow_s: float = 0.0
+    """How much longer a slow one takes, unless it is told that nobody waits any more."""
 
 
 def fulfil(wish: Wish) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import random
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -18,12 +16,14 @@ import attrs
 import click
 import msgspec
 
-from chaos.injection import faults_required
+from chaos.injection import NotInjected, faults_required
 from chaos.reporting import junit, page, table
+from chaos.reporting.origin import command_of, machine, version
 from chaos.reporting.value import Report, ReportUnreadable, RunReport, decode, encode
-from chaos.running.catalogue import UnknownScenario, all_scenarios, find
+from chaos.running.catalogue import UnknownScenario, all_scenarios, named
 from chaos.running.inside import run as run_scenario
 from chaos.running.model import Guest, Scenario
+from chaos.toxi import toxiproxy_binary
 from reliable import AsyncWorker, Worker
 from reliable.cli.chaos_screen import ChaosScreen
 from reliable.cli.exits import CommandFailed, one_line
@@ -93,7 +93,7 @@ def run(
     _check_writable(files)
     with _signals_as_ctrl_c():
         runs = _run_all(scenarios, random.randrange(_SEEDS) if seed is None else seed, short)
-    report = Report(created=_now(), machine=_machine(), version=_version(), runs=runs)
+    report = Report(created=_now(), machine=machine(), version=version(), command=command_of(sys.argv), runs=runs)
     click.echo(f"\n{table.render(report)}")
     _write(report, files)
     return _exit_code(report)
@@ -119,9 +119,10 @@ def _wanted(names: Sequence[str], every: bool) -> list[Scenario]:
     if not names:
         raise click.UsageError("name a scenario, or give --all; `reliable chaos list` names them")
     try:
-        return [find(name) for name in dict.fromkeys(names)]
+        found = [scenario for name in names for scenario in named(name)]
     except UnknownScenario as error:
         raise click.UsageError(str(error)) from error
+    return list({scenario.name: scenario for scenario in found}.values())
 
 
 def _hosting(scenarios: list[Scenario], guest: Guest | None, every: bool) -> list[Scenario]:
@@ -143,9 +144,12 @@ def _check_writable(files: Files) -> None:
 def _run_all(scenarios: Sequence[Scenario], seed: int, short: bool) -> list[RunReport]:
     screen = ChaosScreen(sys.stdout)
     runs = []
+    first_proxied = next((n for n, one in enumerate(scenarios, start=1) if one.needs_toxiproxy), 0)
     try:
         for number, scenario in enumerate(scenarios, start=1):
             screen.line(f"[{number}/{len(scenarios)}] {scenario.name}, seed {seed}: {scenario.title}")
+            if scenario.needs_toxiproxy and number == first_proxied:
+                _announce_build(screen)
             found = run_scenario(scenario, seed=seed, short=short, say=screen.say)
             runs.append(found)
             screen.result(found.verdict, _summary(found))
@@ -154,11 +158,19 @@ def _run_all(scenarios: Sequence[Scenario], seed: int, short: bool) -> list[RunR
     return runs
 
 
+def _announce_build(screen: ChaosScreen) -> None:
+    """Nobody waits for minutes without being told for what."""
+    try:
+        toxiproxy_binary(build=False)
+    except NotInjected:
+        screen.line("  there is no toxiproxy-server yet: it is built by Go now, once, which can take minutes")
+
+
 def _summary(run: RunReport) -> str:
     if run.reason:
         return one_line(run.reason)
     ends = table.ends_of(run)
-    text = f"{len(run.calls)} calls, {ends['ok']} answered, {ends['hung']} hung"
+    text = f"{len(run.calls)} calls, {table.answered_of(ends)} answered, {ends['hung']} hung"
     return f"{text}; raw REQ/REP {table.control_text(run.control)}" if run.control is not None else text
 
 
@@ -199,14 +211,3 @@ def _exit_code(report: Report) -> ExitCode:
 def _now() -> str:
     # For people only: it names the report, and nothing is reckoned with it.
     return time.strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("reliable")
-    except metadata.PackageNotFoundError:
-        return "unknown"

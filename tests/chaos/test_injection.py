@@ -31,6 +31,7 @@ def test_present():
     require(None)
     assert injected(lambda: 7) == 7
 """
+_PLUGINS = ("-p", "tests.support.injection_report", "-p", "no:cacheprovider")
 
 
 def test_line_names_each_missing_fault_once() -> None:
@@ -50,13 +51,13 @@ def test_variable_demands_faults(value: str | None, demanded: bool) -> None:
     assert faults_required({} if value is None else {REQUIRE_VARIABLE: value}) is demanded
 
 
-def _run_pytest(folder: Path, required: str) -> subprocess.CompletedProcess[str]:
+def _run_pytest(folder: Path, required: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_skipping.py").write_text(SKIPPING_TEST)
     (folder / "pytest.ini").write_text("[pytest]\n")
     root = Path(__file__).parents[2]
     environment = {**os.environ, REQUIRE_VARIABLE: required, "PYTHONPATH": str(root)}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.support.injection_report", "-p", "no:cacheprovider", str(folder)],
+        [sys.executable, "-m", "pytest", *_PLUGINS, *options, str(folder)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -66,9 +67,10 @@ def _run_pytest(folder: Path, required: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_run_without_the_demand_passes_and_says_one_line(tmp_path: Path) -> None:
-    """Whoever reads the end of a run must see what it did not test."""
-    done = _run_pytest(tmp_path, "")
+@pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["one-process", "two-processes"])
+def test_run_without_the_demand_passes_and_says_one_line(options: list[str], tmp_path: Path) -> None:
+    """Whoever reads the end of a run must see what it did not test, in whichever process it was not."""
+    done = _run_pytest(tmp_path, "", *options)
     lines = [line for line in done.stdout.splitlines() if line.startswith("not injected: ")]
     assert lines == ["not injected: packet loss (no program 'nft'); toxiproxy-server (no Go toolchain)"]
     assert done.returncode == 0, done.stdout

@@ -11,7 +11,7 @@ from chaos.history import Call, End, Ending, Execution, History
 from chaos.reporting.value import CheckLine, FaultLine
 from chaos.running import checks
 from chaos.running.evidence import CallFacts, Evidence, Queue
-from chaos.running.faults import HoldGil, Kill, Poison
+from chaos.running.faults import Descriptors, HoldGil, Kill, Poison, SlowReplies
 from chaos.running.model import Demands, Kind, Scenario
 from reliable.errors import Outcome
 
@@ -33,6 +33,7 @@ def facts(
     endings = (
         [] if ended_s is None else [Ending(ended_s, end, outcome, error, (key.encode(),) if end is End.OK else ())]
     )
+    of_call = {name: more.pop(name) for name in ("one_way", "hedged") if name in more}
     call = Call(
         key=key.encode(),
         client="c",
@@ -42,6 +43,7 @@ def facts(
         deadline_s=1.0,
         phase=more.pop("phase", "faults"),
         endings=endings,
+        **of_call,
     )
     return CallFacts(call=call, kind=kind, **more)
 
@@ -99,6 +101,15 @@ def test_good_run_passes() -> None:
         ("parts in order", evidence(facts(kind=Kind.STREAM, parts=(0, 2, 1, 3)), runs=(run_of("c.1"),))),
         ("parts in order", evidence(facts(kind=Kind.STREAM, parts=(0, 1, 1, 2)), runs=(run_of("c.1"),))),
         ("parts in order", evidence(facts(kind=Kind.STREAM, parts=(0, 1)), runs=(run_of("c.1"),))),
+        (
+            "parts in order",
+            evidence(
+                facts(
+                    kind=Kind.STREAM_AGAIN, parts=(0, 1, 2, 3), part_runs=frozenset({"worker-1.1/1", "worker-2.1/1"})
+                ),
+                runs=(run_of("c.1"),),
+            ),
+        ),
         ("recovery", evidence(recovered_s=None, missing="no reply")),
         ("recovery", evidence(recovered_s=8.0)),
         (
@@ -182,3 +193,70 @@ def test_lock_that_was_not_held_is_refused() -> None:
     long, brief = run_of("c.1", finished_s=0.55), run_of("c.1", finished_s=0.2)
     assert broken(checks.judge(evidence(call, runs=(long,), scenario=held))) == []
     assert broken(checks.judge(evidence(call, runs=(brief,), scenario=held))) == ["the GIL was held"]
+
+
+def test_progress_that_goes_back_is_refused() -> None:
+    """A bar that jumps back and forth between two runs tells its reader nothing."""
+    one, other = "worker-1.1/1", "worker-2.1/1"
+    for news in (((one, 0), (one, 0)), ((one, 1), (one, 0)), ((one, 0), (other, 0), (one, 1))):
+        found = evidence(facts(kind=Kind.PROGRESS, news=news), runs=(run_of("c.1"),))
+        assert broken(checks.judge(found)) == ["progress in order"]
+    begun_anew = facts(kind=Kind.PROGRESS, news=((one, 0), (one, 2), (other, 0), (other, 1)))
+    assert broken(checks.judge(evidence(begun_anew, runs=(run_of("c.1"),)))) == []
+
+
+def test_stream_that_nothing_cut_shows_nothing() -> None:
+    """A fault between two streams would prove that streams survive faults between them."""
+    strict = attrs.evolve(SCENARIO, demands=Demands(streams_cut=True))
+    whole = facts(kind=Kind.STREAM, parts=(0, 1, 2, 3))
+    cut = facts("c.2", kind=Kind.STREAM, parts=(0, 1), end=End.UNKNOWN, outcome=Outcome.UNKNOWN, error="WorkerLost")
+    runs = (run_of("c.1"), run_of("c.2", started_s=0.3, finished_s=None))
+    assert broken(checks.judge(evidence(whole, runs=runs[:1], scenario=strict))) == ["streams were cut in the middle"]
+    assert broken(checks.judge(evidence(whole, cut, runs=runs, scenario=strict))) == []
+
+
+def _hedging(*calls: CallFacts, loser_finishes_s: float | None) -> list[str]:
+    hedged = attrs.evolve(SCENARIO, faults=(SlowReplies(at_s=0.0, for_s=1.0, by_s=0.8),))
+    loser = Execution(b"h.1", "worker-1.1", 0.0, loser_finishes_s, loser_finishes_s or 0.2)
+    winner = run_of("h.1", "worker-2.1")
+    others = tuple(run_of(call.call.key.decode(), "worker-3.1", finished_s=0.15) for call in calls)
+    pair = facts("h.1", ended_s=0.3, kind=Kind.HEDGED, hedged=True)
+    return broken(checks.judge(evidence(pair, *calls, runs=(loser, winner, *others), scenario=hedged)))
+
+
+def test_slow_reply_that_no_hedge_saved_is_refused() -> None:
+    """Hedging that costs runs and saves nobody is worse than none."""
+    slow, quick = facts("c.1", ended_s=0.95), facts("c.1", ended_s=0.2)
+    assert _hedging(slow, loser_finishes_s=None) == []
+    assert _hedging(quick, loser_finishes_s=None) == ["hedging cuts the tail"]
+
+
+def test_run_in_which_the_suite_stood_still_says_nothing_of_hedging() -> None:
+    """A client that does not run sends no hedge, whoever wrote it."""
+    quick = facts("c.1", ended_s=0.2)
+    assert _hedging(attrs.evolve(quick, stood_s=0.1), loser_finishes_s=None) == ["hedging cuts the tail"]
+    assert _hedging(attrs.evolve(quick, stood_s=0.7), loser_finishes_s=None) == []
+
+
+def test_loser_that_works_on_for_nobody_is_refused() -> None:
+    """It takes a slot from somebody who waits."""
+    slow = facts("c.1", ended_s=0.95)
+    assert _hedging(slow, loser_finishes_s=0.9) == ["losers of hedged pairs stop"]
+
+
+def test_accepted_call_that_never_ran_is_refused() -> None:
+    """Its caller has gone home: nobody else will ever notice."""
+    sent = facts(
+        service="note", kind=Kind.ONE_WAY, phase="healed", end=End.ACCEPTED, outcome=Outcome.UNKNOWN, one_way=True
+    )
+    assert broken(checks.judge(evidence(sent, runs=(run_of("c.1"),)))) == []
+    assert broken(checks.judge(evidence(sent))) == ["what was accepted is run"]
+
+
+def test_client_that_suffers_for_newcomers_is_refused() -> None:
+    """Who is connected needs no new descriptor."""
+    full = attrs.evolve(SCENARIO, faults=(Descriptors(at_s=1.0, for_s=1.0),))
+    kept_out: dict[str, Any] = {"end": End.FAILED, "outcome": Outcome.NOT_EXECUTED, "error": "BrokerUnreachable"}
+    newcomer, resident = facts("n.1", kind=Kind.NEWCOMER, **kept_out), facts("c.1", **kept_out)
+    assert broken(checks.judge(evidence(newcomer, scenario=full))) == []
+    assert broken(checks.judge(evidence(newcomer, resident, scenario=full))) == ["who is there is served on"]

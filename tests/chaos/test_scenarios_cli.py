@@ -196,3 +196,29 @@ def test_taken_proxy_port_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: p
         assert _run("run", "reply-lost", "--short") == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  failed:"))
     assert "address already in use" in line
+
+
+def test_a_build_that_takes_minutes_is_announced(
+    verdicts: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Silence for minutes looks like the hang that this is about; it is said once, and only where it is true."""
+
+    def refuse(*, build: bool) -> None:
+        assert not build
+        raise NotInjected("toxiproxy-server", "not built yet")
+
+    assert verdicts == {}
+    monkeypatch.setattr(chaos_run, "toxiproxy_binary", refuse)
+    assert _run("run", "worker-crash", "reply-lost", "request-lost") == 0
+    assert capsys.readouterr().out.count("it is built by Go now, once") == 1
+    assert _run("run", "worker-crash") == 0
+    assert "built by Go" not in capsys.readouterr().out
+
+
+def test_family_of_scenarios_is_run_by_its_common_name(
+    verdicts: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``packet-loss`` is what people type."""
+    assert verdicts == {}
+    assert _run("run", "packet-loss", "packet-loss-10") == 0
+    assert "3 passed, 0 failed, 0 not injected" in capsys.readouterr().out

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import attrs
 
+from chaos.planted import BUGS
+from chaos.planted.hunts import HUNTS
 from chaos.running.catalogue import all_scenarios
 from chaos.running.checks import CHECKS, RULES, judge
-from chaos.running.faults import Fault, HoldGil, Poison
+from chaos.running.faults import Descriptors, Fault, HoldGil, Poison, SlowReplies
 from chaos.running.model import Demands
-from tests.chaos.test_scenarios_checks import SCENARIO, evidence
+from chaos.sim.themes import THEMES
+from tests.chaos.test_scenarios_checks import SCENARIO, evidence, facts
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _PAGE = (_DOCS / "reference" / "chaos.md").read_text(encoding="utf-8")
@@ -41,10 +44,31 @@ def test_every_fault_is_on_the_page() -> None:
 
 def test_every_check_is_on_the_page() -> None:
     """A check that nobody can look up is a riddle when it fails."""
-    faults = (Poison(at_s=1.0, for_s=1.0), HoldGil(at_s=1.0, for_s=1.0))
-    everything = attrs.evolve(SCENARIO, faults=faults, demands=Demands(no_worker_lost=True))
-    assert [row[0] for row in _rows("Checks")] == [line.name for line in judge(evidence(scenario=everything))]
-    assert len(_rows("Checks")) == len(CHECKS) + len(RULES) + 3
+    times: dict[str, Any] = {"at_s": 1.0, "for_s": 1.0}
+    faults = (Poison(**times), HoldGil(**times), SlowReplies(**times), Descriptors(**times))
+    demands = Demands(no_worker_lost=True, streams_cut=True)
+    everything = evidence(facts(one_way=True), scenario=attrs.evolve(SCENARIO, faults=faults, demands=demands))
+    assert [row[0] for row in _rows("Checks")] == [line.name for line in judge(everything)]
+    assert len(_rows("Checks")) == len(CHECKS) + len(RULES) + 8
+
+
+def test_every_hunted_bug_is_on_the_page_with_its_scenario_and_who_found_it() -> None:
+    """A claim that bugs are found is one that can be looked up, and tried."""
+    wanted = [[f"`{one.bug}`", BUGS[one.bug].breaks, f"`{one.scenario}`", one.found_by] for one in HUNTS]
+    assert [row[:4] for row in _rows("Planted bugs")] == wanted
+
+
+def test_what_shows_what_leaves_no_scenario_and_no_theme_out() -> None:
+    """Whoever asks for a kind of fault must find all that covers it, and nothing that is not there."""
+    cells = [cell for row in _rows("What shows what") for cell in row]
+    named = {name for cell in cells for name in re.findall(r"`([a-z0-9-]+\*?)`", cell)}
+    known = set(all_scenarios())
+    families = {name.removesuffix("*") for name in named if name.endswith("*")}
+    assert {name for name in named if not name.endswith("*")} <= known
+    assert known - named - {"everything-at-once"} == {
+        name for name in known if any(name.startswith(one) for one in families)
+    }
+    assert {theme for cell in cells for theme in re.findall(r"\*([a-z' ]+)\*", cell)} <= set(THEMES)
 
 
 def test_commands_of_the_tutorial_name_scenarios_that_exist() -> None:

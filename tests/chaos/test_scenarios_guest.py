@@ -67,6 +67,18 @@ def test_what_cannot_be_run_is_one_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_worker_that_fails_before_any_fault_is_told_apart_from_one_that_fails_of_it(
+    shop: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that is broken here is to blame: the arguments are missing, and the line says where to put them."""
+    assert main(["chaos", "run", "worker-crash", "--short", "--seed", "1", "--worker", shop]) == 1
+    said = capsys.readouterr().out
+    assert "before any fault price() failed" in said
+    assert "missing a required argument: 'article'" in said
+    assert "--call" in said
+
+
 def test_executions_of_a_guest_are_not_judged() -> None:
     """Nobody writes them down, and what is not seen must not be called wrong, nor right."""
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import attrs
 import pytest
 
-from chaos.running.catalogue import UnknownScenario, all_scenarios, find
+from chaos.running.catalogue import UnknownScenario, all_scenarios, find, named
 from chaos.running.faults import CLIENTS, WORKERS, Freeze, Kill, LinkDown, Loss, Partition, Toxics
 from chaos.running.model import Clients, Kind, Scenario, shortened
 from chaos.running.recorder import Recorder
 from chaos.running.records import read_executions, runs_by_key
 from chaos.running.schedule import What, calls_of, steps_of
 from chaos.running.watch import read_status
-from chaos.toxi.toxics import Blackhole, Latency
+from chaos.toxi.toxics import Blackhole, Direction, Latency, LimitData
 
 WANTED = {
     "server-dies",
@@ -41,6 +41,14 @@ WANTED = {
     "packet-loss-30",
     "packet-loss-50",
     "everything-at-once",
+    "fd-exhaustion",
+    "freelance",
+    "hedged-tail",
+    "hostile-peers",
+    "one-way-sends",
+    "pirate-queue",
+    "rude-closes",
+    "stream-cut",
 }
 
 
@@ -114,6 +122,14 @@ def test_misspelled_scenario_names_the_near_ones(wrong: str, near: str) -> None:
         find(wrong)
 
 
+def test_family_name_stands_for_all_of_its_scenarios() -> None:
+    """Who wants packet loss does not want to choose a share first; a name that is one scenario's means that one."""
+    assert [one.name for one in named("packet-loss")] == ["packet-loss-10", "packet-loss-30", "packet-loss-50"]
+    assert [one.name for one in named("overload")] == ["overload"]
+    with pytest.raises(UnknownScenario):
+        named("packet-lost")
+
+
 def test_nothing_near_points_to_the_list() -> None:
     """A wild guess would mislead."""
     with pytest.raises(UnknownScenario, match="see `reliable chaos list`"):
@@ -126,6 +142,10 @@ def test_nothing_near_points_to_the_list() -> None:
         (Kill(at_s=0, for_s=1, target="broker 1"), "SIGKILL broker 1"),
         (Toxics(at_s=0, for_s=1, toxics=(Blackhole(),)), "data vanishes to clients"),
         (Toxics(at_s=0, for_s=1, toxics=(Latency(latency_s=0.2),), link=WORKERS), "latency 200±0 ms to workers"),
+        (
+            Toxics(at_s=0, for_s=1, toxics=(LimitData(limit_bytes=9),), directions=tuple(Direction)),
+            "cut after 9 B to and from clients",
+        ),
         (Loss(at_s=0, for_s=1, share=0.3), "30% of packets lost between clients and broker"),
         (
             Partition(at_s=0, for_s=1, link=CLIENTS, to="broker"),

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import attrs
 import pytest
 
-from chaos.reporting import junit, page, table
+from chaos.reporting import junit, origin, page, table
 from chaos.reporting.layout import Span, pack, spans_of, ticks, words_of
 from chaos.reporting.timeline import draw
 from chaos.reporting.value import (
@@ -130,7 +130,7 @@ def test_page_is_one_file_and_shows_everything() -> None:
     """It is attached to a ticket: nothing may be fetched, nothing may be missing."""
     text = page.render(attrs.evolve(REPORT, runs=[RUN, ABSENT])).decode()
     assert not re.search(r"(src|href)=\"(?!#)", text)
-    assert "url(" not in text
+    assert not re.search(r"url\((?!#)", text)
     assert "prefers-color-scheme: dark" in text
     for wanted in (
         "workers are &lt;killed&gt;",
@@ -141,7 +141,55 @@ def test_page_is_one_file_and_shows_everything() -> None:
         assert wanted in text
     for wanted in ("raw REQ/REP", "unproven", "no reply for 8.0 s, and no error", "not injected", "Seed 7"):
         assert wanted in text
-    assert text.count("<svg") == 1
+    assert text.count("<svg viewBox") == 1
+    assert text.count('<tr><th scope="col"') == text.count("<table")
+
+
+def test_page_says_how_to_have_the_same_again_and_what_broke_first() -> None:
+    """A post-mortem is read by people who were not there."""
+    report = attrs.evolve(REPORT, command="reliable chaos run worker-crash --seed 7 'a b'")
+    text = page.render(report).decode()
+    assert "<pre>reliable chaos run worker-crash --seed 7 &#x27;a b&#x27;</pre>" in text
+    broken = text.partition('<div class="broken">')[2]
+    assert broken.index("every call ends by its deadline") < broken.index("<svg viewBox")
+    assert "c.4 &lt;hung&gt;" in broken.partition("<svg")[0]
+
+
+def test_origin_is_a_command_that_can_be_typed_again() -> None:
+    """Quotes that are lost on the way make it another command."""
+    assert (
+        origin.command_of(["/x/reliable", "chaos", "run", "a", "--call", "b [1]"])
+        == "reliable chaos run a --call 'b [1]'"
+    )
+    assert origin.command_of(["/x/chaos/__main__.py", "list"]) == "python -m chaos list"
+    assert "libzmq" in origin.machine()
+    assert origin.version()
+
+
+def test_picture_shows_when_what_may_be_demanded() -> None:
+    """A call that failed while the link was down is no news; one that failed afterwards is."""
+    drawn = draw(attrs.evolve(RUN, healed_s=6.0, recovered_s=7.5))
+    for phase in ("before, from 0.00 s to 2.00 s", "faults, from 2.00 s to 6.00 s", "settling, from 6.00 s to 7.50 s"):
+        assert phase in drawn
+    assert "healed: no call may fail, from 7.50 s to 10.00 s" in drawn
+    never = draw(attrs.evolve(RUN, healed_s=6.0, recovered_s=None))
+    assert "settling, from 6.00 s to 10.00 s" in never
+    assert "healed:" not in never
+
+
+def test_picture_is_told_in_words_to_who_cannot_see_it() -> None:
+    """Colours and places are nothing to a screen reader."""
+    (label,) = re.findall(r'aria-label="([^"]*)"', draw(RUN))
+    assert "1 ok, 1 failed, 1 unknown, 1 hung" in label
+    assert "SIGKILL worker 1 from 2.0 s to 4.0 s" in label
+
+
+def test_one_way_calls_that_were_accepted_count_as_answered() -> None:
+    """They got the only word that they asked for."""
+    sent = attrs.evolve(RUN, calls=[call(1, 1.0, 1.1), attrs.evolve(call(2, 2.0, 2.1), end="accepted")])
+    row = next(line for line in table.render(Report(runs=[sent])).splitlines() if line.startswith("worker-crash "))
+    assert row.split()[2:4] == ["2", "2"]
+    assert "accepted" in page.render(Report(runs=[sent])).decode()
 
 
 def test_every_colour_of_the_page_is_defined_for_light_and_dark() -> None:
