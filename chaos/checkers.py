@@ -24,6 +24,7 @@ __all__ = [
     "check",
     "executed_implies_executed",
     "healed_calls_succeed",
+    "news_in_order",
     "no_wait_beside_idle",
     "not_executed_is_true",
     "one_answer",
@@ -171,7 +172,7 @@ def healed_calls_succeed(history: History) -> list[str]:
     """In the phase named "healed" nothing is broken any more, or nothing that does harm: each call gets its reply."""
     wrong = []
     for call in history.calls.values():
-        if call.phase == "healed" and (call.ending is None or call.ending.end is not End.OK):
+        if call.phase == "healed" and (call.ending is None or call.ending.end not in (End.OK, End.ACCEPTED)):
             how = "never ended" if call.ending is None else f"ended with {call.ending.error}"
             wrong.append(f"{_name(call)}, made after everything was healed, {how}")
     return wrong
@@ -192,6 +193,20 @@ def parts_in_order(history: History) -> list[str]:
             continue
         if end.reply[2] != b"%d" % len(call.parts):
             wrong.append(f"{_name(call)} got {len(call.parts)} parts of {end.reply[2].decode()} and a good end")
+    return wrong
+
+
+def news_in_order(history: History) -> list[str]:
+    """Words of progress reach who asked for them: those of its own call, of one run after the other, none twice."""
+    wrong = []
+    for call in history.calls.values():
+        if call.news and not call.wants_progress:
+            wrong.append(f"{_name(call)} asked for no progress and got {call.news}")
+        words = [(word[2], int(word[3])) for word in call.news if len(word) == 4 and word[0] == call.key]
+        runs = [run for run, _ in itertools.groupby(words, key=lambda word: word[0])]
+        risen = all(one[0] != other[0] or one[1] < other[1] for one, other in itertools.pairwise(words))
+        if len(words) != len(call.news) or len(set(runs)) != len(runs) or not risen:
+            wrong.append(f"{_name(call)} got the news {call.news}")
     return wrong
 
 
@@ -334,6 +349,7 @@ CHECKERS: Final[tuple[Callable[[History], list[str]], ...]] = (
     one_call_per_slot,
     healed_calls_succeed,
     parts_in_order,
+    news_in_order,
     starts_in_time,
     backoff_is_spread,
     told_once,

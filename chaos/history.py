@@ -63,6 +63,9 @@ class Call:
     """It may have been sent as two calls beside each other, each of which may run once at a time."""
     parts: list[tuple[bytes, ...]] = attrs.field(factory=list)
     """Of a streamed reply, as its caller got them: key, the word "part", who ran it, number from 0."""
+    wants_progress: bool = False
+    news: list[tuple[bytes, ...]] = attrs.field(factory=list)
+    """Of its progress, as its caller got them: key, the word "news", who runs it, number from 0."""
     answers: int = 0
     """Final answers that reached its client; not counted where nobody looks."""
 

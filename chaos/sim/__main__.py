@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from chaos.sim.random_world import Report, run_world
-from chaos.sim.themes import ANYTHING, THEMES
+from chaos.sim.themes import ANYTHING, SHORT_THEMES, THEMES
 
 __all__ = ["main"]
 
@@ -17,15 +17,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.sim", description=__doc__)
     parser.add_argument("seed", type=int, help="the seed of a world")
     parser.add_argument("last", type=int, nargs="?", help="run every seed up to this one")
-    parser.add_argument("--theme", choices=list(THEMES), default=ANYTHING.name, help="what worlds are drawn from")
+    parser.add_argument("--theme", choices=[*THEMES, "all"], default=ANYTHING.name, help="what worlds are drawn from")
     parser.add_argument("--verbose", action="store_true", help="print the trace, every message in words")
     parser.add_argument("--hash", action="store_true", help="print nothing but the hash of each trace")
     chosen = parser.parse_args(arguments)
     failed = 0
-    for seed in range(chosen.seed, (chosen.seed if chosen.last is None else chosen.last) + 1):
-        report = run_world(seed, verbose=chosen.verbose, theme=THEMES[chosen.theme])
-        failed += bool(report.problems)
-        _print(report, verbose=chosen.verbose, only_hash=chosen.hash)
+    for name in SHORT_THEMES if chosen.theme == "all" else [chosen.theme]:
+        for seed in range(chosen.seed, (chosen.seed if chosen.last is None else chosen.last) + 1):
+            report = run_world(seed, verbose=chosen.verbose, theme=THEMES[name])
+            failed += bool(report.problems)
+            _print(report, verbose=chosen.verbose, only_hash=chosen.hash)
     return 1 if failed else 0
 
 

@@ -18,7 +18,7 @@ from brokers.majordomo import MajordomoEngine
 from chaos.history import Call, Dismissal, End, Ending, Execution, Wait
 from chaos.sim.describe import describe_from_broker, describe_to_broker
 from chaos.sim.network import SendResult, ServerSocket
-from chaos.sim.process import Actor, LinkActor, Surroundings, WorldError, fingerprint
+from chaos.sim.process import Actor, LinkActor, Surroundings, WorldError
 from reliable.config import ClientConfig, HedgePolicy, WorkerConfig
 from reliable.engine.client import ClientEngine
 from reliable.engine.worker import WorkerEngine
@@ -35,8 +35,10 @@ from reliable.protocol.events import (
     JobError,
     JobFinished,
     JobPartial,
+    JobProgress,
     OpenLink,
     Received,
+    Send,
     StartJob,
     Submit,
     WorkerEffect,
@@ -50,7 +52,11 @@ from reliable.wire.mdp import Version, WorkerDisconnect, decode_at_client
 
 __all__ = ["BrokerActor", "ClientActor", "Handler", "Job", "Run", "WorkerActor"]
 
+_SENT: Final = SendResult.SENT
 _GOODBYES: Final = [WorkerDisconnect(version).encode() for version in Version]
+_NOBODY_WAITS: Final = JobError("Cancelled", "nobody waits for the reply any more")
+_GOODBYE_FRAMES_MAX: Final = 1 + max(map(len, _GOODBYES))
+"""With the routing id."""
 
 
 @attrs.frozen
@@ -72,6 +78,12 @@ class Run:
     """None: the reply that belongs to the call."""
     parts: int = 0
     """Given out one by one before the reply, which then says how many there were."""
+    news: int = 0
+    """Words of progress that are given out before the reply."""
+    obeys_after_s: float | None = None
+    """Within how long it ends once it is told that nobody waits; None: it goes on as if nothing had been said."""
+    enters: bool = True
+    """False: something fails before the handler is entered; the result says so."""
 
 
 Handler = Callable[[Job], Run]
@@ -86,12 +98,14 @@ class BrokerActor(Actor):
         self.engine: MajordomoEngine | None = None
         self._config = config
         self._socket: ServerSocket | None = None
+        self._drains = False
 
     def start(self) -> None:
         """Run a new life."""
         if self.alive:
             return
         self.alive = True
+        self._drains = False
         self.incarnation += 1
         now = self.now()
         life = self.around.ids(8)
@@ -119,6 +133,15 @@ class BrokerActor(Actor):
             self.around.network.close_server(self._socket, linger=True)
             self.dies()
 
+    def drain(self, timeout_s: float) -> None:
+        """SIGTERM, with time to let workers end what they hold."""
+        if self.running and self.engine is not None:
+            self.note(f"leaves within {timeout_s:g} s")
+            self.leaving = self._drains = True
+            now = self.now()
+            self.engine.drain(now + timeout_s, now)
+            self.wake()
+
     def turn(self) -> None:
         engine, socket = self.engine, self._socket
         if not self.running or engine is None or socket is None:
@@ -134,29 +157,34 @@ class BrokerActor(Actor):
         self._flush(engine, socket, now)
         engine.timers(now)
         self._flush(engine, socket, now)
-        self.rest(engine, now)
+        if self._drains and engine.drained(now):
+            self.stop()
+        else:
+            self.rest(engine, now)
 
     def _read(self, engine: MajordomoEngine, socket: ServerSocket, now: float) -> None:
-        while socket.inbox:
-            message = socket.inbox.popleft()
-            self.note(f"< {message[0].hex()} {fingerprint(message)}")
-            if self.around.trace.verbose:
-                self.around.trace.remark(describe_to_broker(message[1:]))
+        trace, inbox = self._trace, socket.inbox
+        while inbox:
+            message = inbox.popleft()
+            trace.message(self.name, "<", 0, message)
+            if trace.verbose:
+                trace.remark(describe_to_broker(message[1:]))
             engine.receive(message, now)
 
     def _flush(self, engine: MajordomoEngine, socket: ServerSocket, now: float) -> None:
-        while engine.outbox:
-            message = engine.outbox.popleft()
+        trace, outbox = self._trace, engine.outbox
+        while outbox:
+            message = outbox.popleft()
             sent = socket.send(message)
-            if sent is not SendResult.SENT:
+            if sent is not _SENT:
                 self._read(engine, socket, now)
                 sent = socket.send(message)
-            self.note(f"> {message[0].hex()} {fingerprint(message)} {sent.value}")
-            if message[1:] in _GOODBYES and sent is SendResult.SENT:
+            trace.message(self.name, ">", 0, message, "sent" if sent is _SENT else sent.value)
+            if len(message) <= _GOODBYE_FRAMES_MAX and message[1:] in _GOODBYES and sent is _SENT:
                 self._dismissed(socket, message[0])
-            if self.around.trace.verbose:
-                self.around.trace.remark(describe_from_broker(message[1:]))
-            if sent is not SendResult.SENT:
+            if trace.verbose:
+                trace.remark(describe_from_broker(message[1:]))
+            if sent is not _SENT:
                 engine.unsent(message, sent is SendResult.UNREACHABLE, now)
 
     def _dismissed(self, socket: ServerSocket, peer: bytes) -> None:
@@ -201,6 +229,7 @@ class WorkerActor(LinkActor):
         self._config = config
         self._mailbox: deque[WorkerEvent] = deque()
         self._running: dict[int, Execution] = {}
+        self._obeys: dict[int, float | None] = {}
         self._returned: list[Callable[[], None]] = []
         """Handlers that would have returned while the process stood still."""
 
@@ -245,6 +274,7 @@ class WorkerActor(LinkActor):
         for execution in self._running.values():
             execution.ended_s = now
         self._running.clear()
+        self._obeys.clear()
         self._returned.clear()
         self._mailbox.clear()
         self.drop_links()
@@ -288,12 +318,17 @@ class WorkerActor(LinkActor):
 
     def _do(self, effect: WorkerEffect) -> None:
         match effect:
+            case Send():
+                self.send(effect)
             case StartJob():
                 self._start_job(effect)
             case CancelJob(job=job):
                 self.note(f"job {job} is to be cancelled")
                 if job in self._running:
                     self._running[job].told_s = self.around.agenda.clock()
+                    obeys_after_s = self._obeys[job]
+                    if obeys_after_s is not None:
+                        self._later(obeys_after_s, job, lambda: self._return(job, _NOBODY_WAITS))
             case WorkerStopped(unfinished=unfinished):
                 self.note(f"stopped with {unfinished} unfinished")
                 self._end()
@@ -308,18 +343,27 @@ class WorkerActor(LinkActor):
         key = start.body[0] if start.body else b""
         run = self.handler(Job(key, start, self.name, now))
         execution = Execution(key, self.process_name, now)
-        self.around.history.executions.append(execution)
+        if run.enters:
+            self.around.history.executions.append(execution)
         self._running[start.job] = execution
+        self._obeys[start.job] = run.obeys_after_s
         self.note(f"runs {key.decode('ascii', 'backslashreplace')} as job {start.job}, delivery {start.delivery}")
         if run.duration_s is not None:
             result = [key, b"done"] if run.result is None else run.result
             if run.parts:
                 result = [key, b"done", b"%d" % run.parts] if run.result is None else run.result
                 self._give_parts(key, start.job, run.parts, run.duration_s / (run.parts + 1))
+            for number in range(run.news):
+                word = JobProgress(start.job, [key, b"news", self._who(start.job), b"%d" % number])
+                self._later((number + 0.5) * run.duration_s / run.news, start.job, functools.partial(self.post, word))
             self._later(run.duration_s, start.job, lambda: self._return(start.job, result))
 
+    def _who(self, job: int) -> bytes:
+        """Names one run."""
+        return f"{self.process_name}/{job}".encode()
+
     def _give_parts(self, key: bytes, job: int, parts: int, every_s: float) -> None:
-        who = f"{self.process_name}/{job}".encode()
+        who = self._who(job)
         for number in range(parts):
             part = JobPartial(job, [key, b"part", who, b"%d" % number])
             self._later((number + 1) * every_s, job, functools.partial(self.post, part))
@@ -339,6 +383,7 @@ class WorkerActor(LinkActor):
 
     def _return(self, job: int, result: Frames | JobError) -> None:
         execution = self._running.pop(job)
+        del self._obeys[job]
         execution.finished_s = execution.ended_s = self.around.agenda.clock()
         self.note(f"job {job} returns")
         self.post(JobFinished(job, result))
@@ -370,30 +415,41 @@ class ClientActor(LinkActor):
         key: bytes,
         service: str,
         *,
-        timeout_s: float,
+        timeout_s: float | None,
         idempotent: bool | None = None,
         fail_fast: bool = False,
         phase: str = "",
         one_way: bool = False,
         hedge: HedgePolicy | None = None,
+        wants_progress: bool = False,
     ) -> Call:
         """Make a call; its end is found in what this returns."""
         now = self.around.agenda.clock()
         call = Call(
-            key, self.name, service, idempotent, now, now + timeout_s, phase, one_way=one_way, hedged=hedge is not None
+            key,
+            self.name,
+            service,
+            idempotent,
+            now,
+            None if timeout_s is None else self._true(self.now() + timeout_s),
+            phase,
+            one_way=one_way,
+            hedged=hedge is not None,
+            wants_progress=wants_progress,
         )
         self.around.history.calls[key] = call
         call_id = self.around.ids(16)
         self._calls[call_id] = call
-        self.note(f"calls {service} {key.decode()} as {call_id.hex()[:8]} within {timeout_s:g} s")
+        self.note(f"calls {service} {key.decode()} as {call_id.hex()[:8]} within {timeout_s} s")
         self.post(
             Submit(
                 call_id=call_id,
                 service=service.encode(),
                 body=[key],
-                deadline=self.now() + timeout_s,
+                deadline=None if timeout_s is None else self.now() + timeout_s,
                 idempotent=idempotent,
                 fail_fast=fail_fast,
+                wants_progress=wants_progress,
                 one_way=one_way,
                 hedge=hedge,
                 hedge_id=self.around.ids(16) if hedge is not None else b"",
@@ -482,12 +538,14 @@ class ClientActor(LinkActor):
 
     def _do(self, effect: ClientEffect) -> None:
         match effect:
+            case Send():
+                self.send(effect)
             case CallFinished():
                 self._finish(effect)
             case CallProgress():
                 self.note(f"{effect.call_id.hex()[:8]} news")
-                if effect.partial:
-                    self._calls[effect.call_id].parts.append(tuple(effect.body))
+                call = self._calls[effect.call_id]
+                (call.parts if effect.partial else call.news).append(tuple(effect.body))
             case _:
                 self.do_link(effect)
 

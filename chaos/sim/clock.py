@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -38,26 +39,21 @@ class VirtualClock:
 class Appointment:
     """Something that will happen once, unless it is cancelled."""
 
-    __slots__ = ("_action", "when")
+    __slots__ = ("action", "when")
 
-    def __init__(self, when: float, action: Callable[[], object]) -> None:
+    def __init__(self, when: float, action: Callable[[], object] | None) -> None:
         self.when = when
-        self._action: Callable[[], object] | None = action
+        self.action = action
+        """None when it has happened, or will not."""
 
     @property
     def open(self) -> bool:
         """Whether it is still going to happen."""
-        return self._action is not None
+        return self.action is not None
 
     def cancel(self) -> None:
         """Make it not happen; harmless if it already has."""
-        self._action = None
-
-    def keep(self) -> None:
-        """Let it happen now."""
-        action, self._action = self._action, None
-        if action is not None:
-            action()
+        self.action = None
 
 
 class Agenda:
@@ -69,19 +65,28 @@ class Agenda:
         """How many appointments were kept so far."""
         self._heap: list[tuple[float, int, Appointment]] = []
         self._order = itertools.count()
+        self._now: deque[Appointment] = deque()
+        """What was entered for a moment that had come already: behind all that the heap has for it, which was entered
+        before that moment came."""
 
     def at(self, when: float, action: Callable[[], object]) -> Appointment:
         """Let ``action`` happen at ``when``, or now if that has passed."""
-        now = self.clock.reading
-        if when < now:
-            when = now
         appointment = Appointment(when, action)
-        heapq.heappush(self._heap, (when, next(self._order), appointment))
+        if when > self.clock.reading:
+            heapq.heappush(self._heap, (when, next(self._order), appointment))
+        else:
+            appointment.when = self.clock.reading
+            self._now.append(appointment)
         return appointment
 
     def after(self, delay_s: float, action: Callable[[], object]) -> Appointment:
         """Let ``action`` happen ``delay_s`` seconds from now."""
         return self.at(self.clock.reading + delay_s, action)
+
+    def at_once(self, appointment: Appointment, action: Callable[[], object]) -> None:
+        """Let ``action`` happen now, behind all that is due; the appointment is one that is over, used again."""
+        appointment.action = action
+        self._now.append(appointment)
 
     def run_until(self, when: float) -> None:
         """Let everything happen that is due up to and including ``when``, then stand at ``when``.
@@ -90,18 +95,26 @@ class Agenda:
             RuntimeError: So much happens at one moment that time seems to stand still.
         """
         at_once = 0
-        heap, clock = self._heap, self.clock
-        while heap and heap[0][0] <= when:
-            due, _, appointment = heapq.heappop(heap)
-            if not appointment.open:
+        heap, now, clock, pop = self._heap, self._now, self.clock, heapq.heappop
+        while True:
+            if heap and (heap[0][0] <= clock.reading or (not now and heap[0][0] <= when)):
+                due, _, appointment = pop(heap)
+            elif now:
+                appointment = now.popleft()
+                due = clock.reading
+            else:
+                break
+            action = appointment.action
+            if action is None:
                 continue
             if due > clock.reading:
                 at_once = 0
-                clock.advance_to(due)
+                clock.reading = due
             else:
                 at_once += 1
                 if at_once > _AT_ONCE_MAX:
                     raise RuntimeError(f"time stands still at {due}: {at_once} things happened at once")
             self.happened += 1
-            appointment.keep()
+            appointment.action = None
+            action()
         self.clock.advance_to(max(when, self.clock()))

@@ -20,6 +20,7 @@ __all__ = [
     "Fault",
     "Freeze",
     "Kill",
+    "Leave",
     "Part",
     "Stall",
     "Stop",
@@ -27,7 +28,7 @@ __all__ = [
     "random_schedule",
 ]
 
-KINDS: Final = ("kill", "kill", "stop", "freeze", "stall", "cut", "cut", "silent cut", "part", "clog")
+KINDS: Final = ("kill", "kill", "stop", "leave", "freeze", "stall", "cut", "cut", "silent cut", "part", "clog")
 """Kinds of faults, as often as they are usually drawn."""
 LASTING_S: Final = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0)
 """How long they usually last, give or take a half."""
@@ -48,6 +49,16 @@ class Stop:
 
     at_s: float
     target: str
+    down_s: float
+
+
+@attrs.frozen
+class Leave:
+    """SIGTERM a broker that may take ``drain_s`` to leave; it is started again ``down_s`` after it has gone."""
+
+    at_s: float
+    target: str
+    drain_s: float
     down_s: float
 
 
@@ -100,7 +111,7 @@ class Clog:
     for_s: float
 
 
-Fault: TypeAlias = Kill | Stop | Freeze | Stall | Cut | Part | Clog
+Fault: TypeAlias = Kill | Stop | Leave | Freeze | Stall | Cut | Part | Clog
 
 
 def end_of(fault: Fault) -> float:
@@ -108,6 +119,8 @@ def end_of(fault: Fault) -> float:
     match fault:
         case Kill(down_s=rest) | Stop(down_s=rest):
             return fault.at_s + rest
+        case Leave(drain_s=drain_s, down_s=rest):
+            return fault.at_s + drain_s + rest
         case Freeze(for_s=rest) | Stall(for_s=rest) | Part(for_s=rest) | Clog(for_s=rest):
             return fault.at_s + rest
         case Cut():
@@ -152,6 +165,8 @@ def _one(rng: random.Random, kind: str, at_s: float, target: str, peer: str, bro
             return Kill(at_s, target, last_s)
         case "stop":
             return Stop(at_s, target, last_s)
+        case "leave":
+            return Leave(at_s, broker, last_s, round(last_s * rng.random(), 3))
         case "freeze":
             return Freeze(at_s, target, last_s)
         case "stall":

@@ -77,6 +77,9 @@ class SendResult(enum.Enum):
     """EHOSTUNREACH: the connection is gone, or never was."""
 
 
+_SENT: Final = SendResult.SENT
+
+
 @attrs.frozen(kw_only=True)
 class NetworkModel:
     """How the network behaves when nothing is done to it. Pairs are bounds of a uniform draw, in seconds."""
@@ -113,11 +116,16 @@ class LinkOwner(Process, Protocol):
 class _Pipe:
     """One direction of a connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, arrived: Callable[[Frames], None]) -> None:
         self.flight: deque[tuple[Appointment, Frames]] = deque()
         self.dead = False
         """Whatever is sent from now on is lost."""
         self.last_arrival = 0.0
+        self._arrived = arrived
+
+    def arrive(self) -> None:
+        """The first message in flight comes out."""
+        self._arrived(self.flight.popleft()[1])
 
     def cut(self, keep: int) -> None:
         """Lose everything in flight behind the first ``keep`` messages, and everything sent later."""
@@ -136,8 +144,8 @@ class Connection:
         self.address = address
         self.server: ServerSocket | None = None
         self.routing_id = b""
-        self.up = _Pipe()
-        self.down = _Pipe()
+        self.up = _Pipe(self._arrived_up)
+        self.down = _Pipe(self._arrived_down)
         self.open_at_client = False
         self.over_at_client = False
         """The owner closed it or was told of its end: no event about it any more."""
@@ -146,6 +154,16 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"{self.owner.name}/{self.link}>{self.address}"
+
+    def _arrived_up(self, frames: Frames) -> None:
+        server = self.server
+        if server is not None and not server.closed:
+            server.inbox.append([self.routing_id, *frames])
+            server.wake()
+
+    def _arrived_down(self, frames: Frames) -> None:
+        if not self.over_at_client:
+            self.owner.deliver(Received(self.link, frames))
 
 
 class ServerSocket:
@@ -172,17 +190,12 @@ class ServerSocket:
         self._next_id += 1
         self.peers[connection.routing_id] = connection
 
-    def arrived(self, connection: Connection, frames: Frames) -> None:
-        """A message came in."""
-        self.inbox.append([connection.routing_id, *frames])
-        self.wake()
-
     def send(self, message: Frames) -> SendResult:
         """Send ``message``, whose first frame is the routing id, without blocking."""
         connection = self.peers.get(message[0])
         if connection is None:
             return SendResult.UNREACHABLE
-        return self._network.transmit(connection, connection.down, message[1:])
+        return self._network.transmit(connection.down, message[1:])
 
 
 class Network:
@@ -195,6 +208,10 @@ class Network:
         self._agenda = agenda
         self._rng = rng
         self._trace = trace
+        # As _delay() draws; read once, for there is nothing that is done more often.
+        self._random = rng.random
+        self._least_s, self._more_s = self.model.delay_s[0], self.model.delay_s[1] - self.model.delay_s[0]
+        self._in_flight_max = self.model.messages_in_flight_max
         self._servers: dict[str, ServerSocket] = {}
         self._connections: list[Connection] = []
         self._parted: set[tuple[str, str]] = set()
@@ -220,17 +237,19 @@ class Network:
         """Send from the connecting end without blocking. What is accepted may still be lost."""
         if not connection.open_at_client or connection.over_at_client:
             return SendResult.UNREACHABLE
-        return self.transmit(connection, connection.up, frames)
+        return self.transmit(connection.up, frames)
 
-    def transmit(self, connection: Connection, pipe: _Pipe, frames: Frames) -> SendResult:
+    def transmit(self, pipe: _Pipe, frames: Frames) -> SendResult:
         """Put one message into a direction of a connection."""
         if pipe.dead:
-            return SendResult.SENT  # into a dead connection whose end has not noticed: accepted and lost
-        if len(pipe.flight) >= self.model.messages_in_flight_max:
+            return _SENT  # into a dead connection whose end has not noticed: accepted and lost
+        if len(pipe.flight) >= self._in_flight_max:
             return SendResult.FULL
-        pipe.last_arrival = max(self._agenda.clock() + self._delay(), pipe.last_arrival)
-        self._put(connection, pipe, frames)
-        return SendResult.SENT
+        arrival = self._agenda.clock.reading + self._least_s + self._more_s * self._random()
+        if arrival > pipe.last_arrival:
+            pipe.last_arrival = arrival
+        self._put(pipe, frames)
+        return _SENT
 
     def close(self, connection: Connection, *, linger: bool = False) -> None:
         """The connecting end closes. With ``linger`` everything sent before still arrives, else a prefix of it."""
@@ -285,7 +304,7 @@ class Network:
         """Nothing arrives between a process and an address before ``until``; nothing is lost."""
         for connection in self._between(peer, address):
             for pipe in (connection.up, connection.down):
-                self._hold(connection, pipe, until)
+                self._hold(pipe, until)
 
     def froze(self, process: Process) -> None:
         """A process was stopped by a signal: its peers cut it off after the ZMTP heartbeat timeout."""
@@ -361,25 +380,16 @@ class Network:
             server.waiting.remove(connection)
             self._end_at_client(connection, LinkEnd.HANDSHAKE, "timed out")
 
-    def _put(self, connection: Connection, pipe: _Pipe, frames: Frames) -> None:
+    def _put(self, pipe: _Pipe, frames: Frames) -> None:
         """Let a message arrive at the pipe's last arrival; at equal times the agenda keeps the order of sending."""
-        appointment = self._agenda.at(pipe.last_arrival, functools.partial(self._arrive, connection, pipe))
-        pipe.flight.append((appointment, frames))
+        pipe.flight.append((self._agenda.at(pipe.last_arrival, pipe.arrive), frames))
 
-    def _hold(self, connection: Connection, pipe: _Pipe, until: float) -> None:
+    def _hold(self, pipe: _Pipe, until: float) -> None:
         held, pipe.flight = pipe.flight, deque()
         pipe.last_arrival = max(pipe.last_arrival, until)
         for appointment, frames in held:
             appointment.cancel()
-            self._put(connection, pipe, frames)
-
-    def _arrive(self, connection: Connection, pipe: _Pipe) -> None:
-        _, frames = pipe.flight.popleft()
-        if pipe is connection.down:
-            if not connection.over_at_client:
-                connection.owner.deliver(Received(connection.link, frames))
-        elif connection.server is not None and not connection.server.closed:
-            connection.server.arrived(connection, frames)
+            self._put(pipe, frames)
 
     def _cut_pipe(self, pipe: _Pipe, *, keep_all: bool = False) -> None:
         held = len(pipe.flight)

@@ -6,6 +6,8 @@ still takes a worker for well that has said nothing for a minute, or that a tabl
 
 from __future__ import annotations
 
+import gc
+import types
 from typing import Final
 
 import attrs
@@ -15,7 +17,7 @@ from brokers.snapshot import BrokerSnapshot, WorkerView
 from chaos.sim.actors import BrokerActor, ClientActor
 from chaos.sim.world import World
 
-__all__ = ["Probe", "after_effects", "beyond_budget", "blamed"]
+__all__ = ["Probe", "after_effects", "beyond_budget", "blamed", "hoarded", "reachable"]
 
 _EVERY_S: Final = 1.0
 _SLACK_S: Final = 0.25
@@ -23,6 +25,17 @@ _SLACK_S: Final = 0.25
 _GHOST_S: Final = 2.5
 """A worker whose connection is gone is found out by the next heartbeat, an interval later."""
 _LOOKS: Final = 3
+_HOARD_MIN: Final = 400
+"""Objects. An engine that was just started has 80 to 160, and one that has been at rest for long not twice as many."""
+_CODE: Final = (
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.CodeType,
+    property,
+)
 
 
 @attrs.define
@@ -175,3 +188,25 @@ def beyond_budget(clients: list[ClientActor]) -> list[str]:
         if counters.retries > allowed + 1e-6:
             wrong.append(f"beyond the budget: {client.name} asked again {counters.retries} times; {allowed:g} are paid")
     return wrong
+
+
+def hoarded(world: World) -> list[str]:
+    """Engines that keep more than they need when they have had nothing to do for long."""
+    wrong = []
+    for name, engine in world.engines().items():
+        count = reachable(engine)
+        if count > _HOARD_MIN:
+            wrong.append(f"hoard: {name} keeps {count} objects after a long rest")
+    return wrong
+
+
+def reachable(root: object) -> int:
+    """How many objects hang on to one, other than code."""
+    seen: dict[int, object] = {}
+    found = [root]
+    while found:
+        item = found.pop()
+        if id(item) not in seen and not isinstance(item, _CODE):
+            seen[id(item)] = item
+            found.extend(gc.get_referents(item))
+    return len(seen)

@@ -7,9 +7,8 @@ while libzmq's own thread goes on, as when a handler holds the GIL).
 from __future__ import annotations
 
 import abc
-import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import attrs
@@ -22,10 +21,10 @@ from chaos.sim.trace import Trace
 from reliable.protocol.events import CloseLink, LinkClosed, LinkOpened, OpenLink, Received, Send, Unsent
 from reliable.types import Jitter
 
-__all__ = ["Actor", "Contract", "LinkActor", "Surroundings", "WorldError", "fingerprint"]
+__all__ = ["Actor", "Contract", "LinkActor", "Surroundings", "WorldError"]
 
 _ROUNDING_S: Final = 1e-9
-_BETWEEN: Final = b"|"
+_SENT: Final = SendResult.SENT
 
 
 class WorldError(AssertionError):
@@ -65,12 +64,16 @@ class Actor(abc.ABC):
         """Asked to stop."""
         self.incarnation = 0
         self.around = around
+        self._agenda = around.agenda
         self._clock = around.agenda.clock
         self._trace = around.trace
         self._rate = around.rate_of(name)
         self._clock_from_s = around.agenda.clock()
-        self._wake_up: Appointment | None = None
+        self._wake_up = Appointment(0.0, None)
+        self._loop = self.turn
         self._timer: Appointment | None = None
+        self._due_s: float | None = None
+        """When the engine wants to be woken; the timer may ring before, and is set anew then."""
         self.stood_still_s: float | None = None
         """By its own clock."""
         self._paused_s = 0.0
@@ -93,8 +96,8 @@ class Actor(abc.ABC):
 
     def wake(self) -> None:
         """Let the loop turn, now; many causes make one turn."""
-        if self.alive and not self.frozen and not self.stalled and (self._wake_up is None or not self._wake_up.open):
-            self._wake_up = self.around.agenda.after(0.0, self.turn)
+        if self.alive and self._wake_up.action is None and not self.frozen and not self.stalled:
+            self._agenda.at_once(self._wake_up, self._loop)
 
     def freeze(self) -> None:
         """SIGSTOP."""
@@ -139,10 +142,8 @@ class Actor(abc.ABC):
 
     def dies(self) -> None:
         self.alive = self.frozen = self.stalled = self.leaving = False
-        self.stood_still_s = None
-        for appointment in (self._wake_up, self._timer):
-            if appointment is not None:
-                appointment.cancel()
+        self.stood_still_s = self._due_s = None
+        self._wake_up.cancel()
 
     def note(self, text: str) -> None:
         self._trace(f"{self.name} {text}")
@@ -156,13 +157,26 @@ class Actor(abc.ABC):
         deadline = engine.next_deadline()
         if deadline is not None and deadline <= now:
             raise WorldError(f"{self.name} would spin: next_deadline() {deadline} <= now {now}, after timers()")
+        self._due_s = when = deadline if deadline is None or self._rate == 1.0 else self._true(deadline)
         timer = self._timer
-        when = None if deadline is None else self._true(deadline)
-        if timer is not None and timer.open:
-            if timer.when == when:
-                return
-            timer.cancel()
-        self._timer = None if when is None else self.around.agenda.at(when, self.wake)
+        if when is not None and (timer is None or when < timer.when):
+            self._set_timer(when)
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._agenda.at(when, self._rings)
+
+    def _rings(self) -> None:
+        """Most deadlines are put off before they come, so the timer looks when it rings, and not before."""
+        self._timer = None
+        due_s = self._due_s
+        if due_s is None:
+            return
+        if due_s > self._clock.reading:
+            self._set_timer(due_s)
+        else:
+            self.wake()
 
 
 class LinkActor(Actor):
@@ -194,8 +208,24 @@ class LinkActor(Actor):
             self.ended[self._links.pop(event.link).address] = self.now()
         return False
 
+    def send(self, effect: Send) -> None:
+        """Carry out a send; one that the socket does not take is kept in ``refused``."""
+        link, frames = effect.link, effect.frames
+        connection = self._links.get(link)
+        if connection is None:
+            raise WorldError(f"{self.name} sends on link {link}, which is over")
+        sent = self.around.network.send(connection, frames)
+        self._trace.message(self.name, ">", link, frames, "sent" if sent is _SENT else sent.value)
+        if self._trace.verbose:
+            self._trace.remark(describe_to_broker(frames))
+        if sent is not _SENT:
+            self.refused.append(Unsent(link, effect.tag))
+
     def do_link(self, effect: OpenLink | CloseLink | Send) -> None:
+        """Carry out what concerns a link."""
         match effect:
+            case Send():
+                self.send(effect)
             case OpenLink(link=link, address=address):
                 if link in self._links:
                     raise WorldError(f"{self.name} opens link {link} twice")
@@ -207,21 +237,13 @@ class LinkActor(Actor):
                 if connection is not None:
                     self.ended[connection.address] = self.now()
                     self.around.network.close(connection, linger=linger)
-            case Send(link=link, frames=frames, tag=tag):
-                if link not in self._links:
-                    raise WorldError(f"{self.name} sends on link {link}, which is over")
-                sent = self.around.network.send(self._links[link], frames)
-                self.note(f"> link {link} {fingerprint(frames)} {sent.value}")
-                if self.around.trace.verbose:
-                    self.around.trace.remark(describe_to_broker(frames))
-                if sent is not SendResult.SENT:
-                    self.refused.append(Unsent(link, tag))
 
     def note_received(self, event: object) -> None:
+        """Put a message that is read into the trace."""
         if isinstance(event, Received):
-            self.note(f"< link {event.link} {fingerprint(event.frames)}")
-            if self.around.trace.verbose:
-                self.around.trace.remark(describe_from_broker(event.frames))
+            self._trace.message(self.name, "<", event.link, event.frames)
+            if self._trace.verbose:
+                self._trace.remark(describe_from_broker(event.frames))
 
     def drop_links(self) -> None:
         for connection in self._links.values():
@@ -229,8 +251,3 @@ class LinkActor(Actor):
         self._links.clear()
         self.ended.clear()
         self.refused.clear()
-
-
-def fingerprint(frames: Sequence[bytes]) -> str:
-    """Frame count and a checksum: enough for two traces to differ when their messages do."""
-    return f"{len(frames)} frames {zlib.crc32(_BETWEEN.join(frames)):08x}"

@@ -16,9 +16,9 @@ import attrs
 
 from chaos.history import Call, End
 from chaos.sim.actors import ClientActor, Job, Run
-from chaos.sim.faults import Fault, end_of, random_schedule
+from chaos.sim.faults import Fault, Kill, end_of, random_schedule
 from chaos.sim.network import Loss, NetworkModel
-from chaos.sim.probes import Probe, after_effects, beyond_budget, blamed
+from chaos.sim.probes import Probe, after_effects, beyond_budget, blamed, hoarded
 from chaos.sim.strangers import PlainClientActor
 from chaos.sim.themes import ANYTHING, SERVICES, Theme, Who
 from chaos.sim.world import World
@@ -68,7 +68,13 @@ class RandomWorld:
     """Draws a world, runs it, and judges it."""
 
     def __init__(
-        self, seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None = None, theme: Theme = ANYTHING
+        self,
+        seed: int,
+        *,
+        verbose: bool = False,
+        faults: Sequence[Fault] | None = None,
+        theme: Theme = ANYTHING,
+        keep_trace: bool = True,
     ) -> None:
         """Set the scene.
 
@@ -77,12 +83,13 @@ class RandomWorld:
             verbose: Trace every message in words.
             faults: In place of the drawn ones: to cut a failing schedule down. Everything else stays as it was.
             theme: What is drawn from.
+            keep_trace: False keeps only the hash of the trace: for many worlds, and for long ones.
         """
         self.seed = seed
         self.theme = theme
         self._rng = rng = random.Random(f"{seed} cast")
         model = self._network()
-        self.world = World(seed, model=model, verbose=verbose, drift=rng.choice(theme.drift))
+        self.world = World(seed, model=model, keep_trace=keep_trace, verbose=verbose, drift=rng.choice(theme.drift))
         self.world.network.loss = Loss.NONE if theme.lossless else Loss.DRAWN
         self.world.history.calm = theme.calm
         self.world.history.start_bound_s = theme.starts_beside_idle_s
@@ -130,12 +137,16 @@ class RandomWorld:
                 world.at(self._rng.uniform(0.0, theme.over_s), ask)
         world.run(max([theme.over_s, *[end_of(fault) for fault in self.faults]]))
         self._healed = True
+        if theme.runs.hung_share:
+            world.schedule(Kill(0.0, name, 0.1) for name in self.workers)
         world.trace("everything is healed")
         world.run(theme.settle_s)
         self._healed_calls()
         world.run(_HEALED_TIMEOUT_S + 1.0)
         prompt_s = self._prompt_calls()
         world.run(prompt_s + 1.0)
+        if theme.rests_s is not None:
+            world.run(theme.rests_s)
 
     # --- the cast -------------------------------------------------------------------------------------
 
@@ -213,11 +224,18 @@ class RandomWorld:
         duration_s = rng.uniform(*runs.quick_s)
         if self._healed:
             return Run(0.001 + 0.2 * rng.random())
+        if rng.random() < runs.refuse_share:
+            return Run(0.0, JobError("ImportError", "drawn", executed=False), enters=False)
+        obeys_after_s = rng.uniform(0.0, 0.1) if rng.random() < runs.obey_share else None
+        if rng.random() < runs.hung_share:
+            return Run(None, obeys_after_s=obeys_after_s)
+        news = rng.randint(1, 3) if rng.random() < runs.news_share else 0
         if draw < runs.fail_share:
-            return Run(duration_s, JobError("ValueError", "drawn"))
+            return Run(duration_s, JobError("ValueError", "drawn"), news=news, obeys_after_s=obeys_after_s)
         if draw < runs.fail_share + runs.slow_share:
             duration_s = rng.uniform(*runs.slow_s)
-        return Run(duration_s, parts=rng.randint(1, 4) if rng.random() < runs.stream_share else 0)
+        parts = rng.randint(1, 4) if rng.random() < runs.stream_share else 0
+        return Run(duration_s, parts=parts, news=news, obeys_after_s=obeys_after_s)
 
     # --- the calls ------------------------------------------------------------------------------------
 
@@ -282,6 +300,8 @@ class RandomWorld:
             wrong += blamed(self.world, brokers)
         if self.theme.calm:
             wrong += beyond_budget(self._actors)
+        if self.theme.rests_s is not None:
+            wrong += hoarded(self.world)
         return wrong
 
     def _stranded(self) -> list[str]:
@@ -306,7 +326,7 @@ class _Caller:
     client: ClientActor
     key: bytes
     service: str
-    timeout_s: float
+    timeout_s: float | None
     idempotent: bool | None
     fail_fast: bool
     cancel_after_s: float | None
@@ -324,6 +344,7 @@ class _Caller:
             fail_fast=self.fail_fast,
             phase=self.phase,
             one_way=self.manner == "one way",
+            wants_progress=self.manner == "watched",
             hedge=HedgePolicy(delay_s=0.05) if self.manner == "hedged" and self.idempotent else None,
         )
         if self.cancel_after_s is not None:
@@ -332,7 +353,12 @@ class _Caller:
 
 
 def run_world(
-    seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None = None, theme: Theme = ANYTHING
+    seed: int,
+    *,
+    verbose: bool = False,
+    faults: Sequence[Fault] | None = None,
+    theme: Theme = ANYTHING,
+    keep_trace: bool = True,
 ) -> Report:
     """Run the world of a seed; see ``RandomWorld``."""
-    return RandomWorld(seed, verbose=verbose, faults=faults, theme=theme).run()
+    return RandomWorld(seed, verbose=verbose, faults=faults, theme=theme, keep_trace=keep_trace).run()

@@ -86,7 +86,7 @@ def shrink(seed: int, *, theme: Theme = ANYTHING, runs_max: int = _RUNS_MAX) -> 
         raise ValueError(f"seed {seed} of theme {theme.name!r} has no problem to shrink")
 
     def fails(faults: Sequence[Fault]) -> bool:
-        return bool(kinds & kinds_of(run_world(seed, faults=faults, theme=theme).problems))
+        return bool(kinds & kinds_of(run_world(seed, faults=faults, theme=theme, keep_trace=False).problems))
 
     faults, runs = shrink_list(before.faults, fails, runs_max=runs_max)
     return Shrunk(before=before, after=run_world(seed, faults=faults, theme=theme), runs=runs + 2)

@@ -278,7 +278,7 @@ class PlainWorkerActor(_Stranger):
         key = request.body[0]
         start = StartJob(job=0, service=self._service, body=request.body, deadline=None)
         run = self._handler(Job(key, start, self.name, now))
-        execution = Execution(key, self.process_name, now)
+        execution = Execution(key, self.process_name, now, plain=True)
         self.around.history.executions.append(execution)
         self._running = running = _Running(execution, request.address, self._link)
         self.note(f"runs {key.decode('ascii', 'backslashreplace')}, plain")

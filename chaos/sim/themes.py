@@ -18,7 +18,7 @@ from chaos.sim.faults import KINDS
 from reliable.config import Limits, RetryBudget
 from reliable.wire.extension import ServiceOffer
 
-__all__ = ["ANYTHING", "SERVICES", "THEMES", "Runs", "Theme", "Who"]
+__all__ = ["ANYTHING", "SERVICES", "SHORT_THEMES", "THEMES", "Runs", "Theme", "Who"]
 
 SERVICES: Final = (ServiceOffer(b"echo"), ServiceOffer(b"pure", True), ServiceOffer(b"pay", False))
 """One that leaves it to the caller, one that may be repeated, one that never may."""
@@ -43,6 +43,14 @@ class Runs:
     fail_share: float = 0.1
     stream_share: float = 0.15
     """Give out one to four parts before the reply."""
+    news_share: float = 0.3
+    """Say once to three times how far they are."""
+    obey_share: float = 0.5
+    """End when they are told that nobody waits, within a tenth of a second."""
+    refuse_share: float = 0.03
+    """Fail before the handler is entered."""
+    hung_share: float = 0.0
+    """Never return; when all is healed their workers are killed and started, as an operator would."""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,10 +102,11 @@ class Theme:
     calls: tuple[int, int] = (5, 30)
     """From, to."""
     services: tuple[str, ...] = ("echo", "pure", "pay")
-    timeouts_s: tuple[float, ...] = (0.3, 1.0, 3.0, 8.0)
+    timeouts_s: tuple[float | None, ...] = (0.3, 1.0, 3.0, 8.0)
+    """None: a call without an end of its own; its attempts still come to theirs."""
     said: tuple[bool | None, ...] = (None, True, False, False)
     """Whether the caller calls it idempotent."""
-    manners: tuple[str | None, ...] = (None, None, "one way", "hedged")
+    manners: tuple[str | None, ...] = (None, None, "one way", "hedged", "watched")
     fail_fast_share: float = 0.15
     cancel_share: float = 0.1
     cancel_within_s: float = 1.0
@@ -112,11 +121,21 @@ class Theme:
     """No worker is silent, so that none may be taken for stuck or gone."""
     starts_beside_idle_s: float | None = None
     """No call may wait for longer while a worker has nothing to do."""
+    rests_s: float | None = None
+    """In the end there is nothing to do for so long, which is more than anything is remembered for; then no engine
+    may keep much."""
     returns_first: bool = False
     """What was handed out before and came back is not overtaken by what came later."""
 
+    long: bool = False
+    """A world of hours: run for itself, by soaks, and not where all themes are run."""
 
-ANYTHING: Final = Theme(name="anything", summary="everything may happen to everybody")
+
+ANYTHING: Final = Theme(
+    name="anything",
+    summary="everything may happen to everybody",
+    timeouts_s=(0.3, 0.3, 1.0, 1.0, 3.0, 3.0, 8.0, 8.0, None),
+)
 
 _SURE: Final = {
     "sure": True,
@@ -133,7 +152,7 @@ _SURE: Final = {
     "timeouts_s": (20.0,),
     "patience_s": (2.5,),
 }
-_QUICK: Final = Runs(quick_s=(0.01, 0.3), slow_share=0.0, fail_share=0.0, stream_share=0.0)
+_QUICK: Final = Runs(quick_s=(0.01, 0.3), slow_share=0.0, fail_share=0.0, stream_share=0.0, refuse_share=0.0)
 
 _ALL: Final = (
     ANYTHING,
@@ -222,7 +241,7 @@ _ALL: Final = (
         cancel_share=0.4,
         calls=(20, 40),
         timeouts_s=(0.3, 1.0, 8.0),
-        manners=(None, "one way", "hedged"),
+        manners=(None, "one way", "hedged", "watched"),
         patience_s=(30.0,),
         runs=Runs(slow_share=0.4),
         calm=True,
@@ -271,7 +290,7 @@ _ALL: Final = (
         manners=(None,),
         cancel_share=0.0,
         fail_fast_share=0.0,
-        runs=Runs(quick_s=(0.1, 0.3), slow_s=(18.0, 20.0), slow_share=0.5, fail_share=0.0, stream_share=0.0),
+        runs=attrs.evolve(_QUICK, quick_s=(0.1, 0.3), slow_s=(18.0, 20.0), slow_share=0.5),
         calm=True,
         starts_beside_idle_s=7.5,
     ),
@@ -471,6 +490,69 @@ _ALL: Final = (
         cancel_share=0.0,
         runs=Runs(slow_share=0.7, slow_s=(1.0, 4.0), stream_share=0.0),
     ),
+    Theme(
+        name="leaving brokers",
+        summary="brokers are told to stop and take their time; all that was asked of them is done, here or elsewhere",
+        brokers=(2, 3),
+        everywhere=True,
+        kinds=("leave",),
+        who=Who.BROKERS,
+        count=(2, 4),
+        last_s=(2.0, 4.0),
+        calls=(30, 60),
+        runs=attrs.evolve(_QUICK, quick_s=(0.05, 0.9)),
+        **{**_SURE, "manners": (None, None, "watched")},  # type: ignore[arg-type]
+    ),
+    Theme(
+        name="wrong clocks",
+        summary="links that stand for long between processes whose clocks go apart, and calls that have little time",
+        brokers=(1, 2),
+        workers=(1, 2),
+        clients=(1, 2),
+        everywhere=True,
+        drift=(0.0024,),
+        count=(1, 2),
+        kinds=("cut",),
+        who=Who.WORKERS,
+        over_s=1_200.0,
+        rests_s=100.0,
+        calls=(20, 40),
+        runs=_QUICK,
+        **{**_SURE, "timeouts_s": (2.0, 4.0)},  # type: ignore[arg-type]
+    ),
+    Theme(
+        name="hung handlers",
+        summary="some handlers never return, and their slots are given back after a while",
+        workers=(2, 3, 4),
+        everywhere=True,
+        strangers=0.0,
+        broker=BrokerConfig(overdue_slot_s=3.0),
+        count=(0, 2, 5),
+        calls=(20, 40),
+        timeouts_s=(1.0, 3.0),
+        runs=Runs(hung_share=0.1),
+    ),
+    Theme(
+        name="quiet hours",
+        summary="hours with little to do: clocks go wrong, links grow old, faults are few and some of them long",
+        brokers=(1, 1, 2),
+        workers=(1, 2),
+        clients=(1, 2),
+        patience_s=(1.0, 2.5, 30.0),
+        drift=(0.0, 0.0005, 0.002),
+        count=(0, 3, 6, 12),
+        last_s=(0.1, 2.0, 20.0, 120.0, 600.0),
+        over_s=14_400.0,
+        rests_s=3_700.0,
+        settle_s=1_500.0,
+        calls=(40, 160),
+        timeouts_s=(1.0, 8.0, 60.0, 600.0, 3_600.0),
+        cancel_within_s=60.0,
+        runs=Runs(slow_share=0.15, slow_s=(1.0, 300.0)),
+        long=True,
+    ),
 )
 THEMES: Final = {theme.name: theme for theme in _ALL}
 """By name."""
+SHORT_THEMES: Final = {name: theme for name, theme in THEMES.items() if not theme.long}
+"""Those whose worlds last less than two minutes."""

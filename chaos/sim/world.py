@@ -23,7 +23,7 @@ from chaos.checkers import check
 from chaos.history import Call, History
 from chaos.sim.actors import BrokerActor, ClientActor, Handler, Job, Run, WorkerActor
 from chaos.sim.clock import Agenda, VirtualClock
-from chaos.sim.faults import Clog, Cut, Fault, Freeze, Kill, Part, Stall, Stop
+from chaos.sim.faults import Clog, Cut, Fault, Freeze, Kill, Leave, Part, Stall, Stop
 from chaos.sim.network import Network, NetworkModel, Ways
 from chaos.sim.process import Surroundings
 from chaos.sim.strangers import PlainClientActor, PlainWorkerActor
@@ -211,6 +211,12 @@ class World:
         """The process of a broker."""
         return self._brokers[name]
 
+    def engines(self) -> dict[str, object]:
+        """The engines of all processes that run and have one, by the names of the processes."""
+        actors = (*self._brokers.values(), *self._workers.values(), *self._clients.values())
+        engines = {actor.name: getattr(actor, "engine", None) for actor in actors if actor.alive}
+        return {name: engine for name, engine in engines.items() if engine is not None}
+
     def snapshot(self, broker: str) -> BrokerSnapshot | None:
         """How a broker sees itself; None if it does not run."""
         actor = self._brokers[broker]
@@ -229,6 +235,9 @@ class World:
             case Stop(target=target, down_s=down_s):
                 self._stop(target)
                 self.agenda.after(down_s + _DRAIN_S, lambda: self._start_once_gone(target))
+            case Leave(target=target, drain_s=drain_s, down_s=down_s):
+                self._brokers[target].drain(drain_s)
+                self.agenda.after(drain_s + down_s, lambda: self._start_once_gone(target))
             case Freeze(target=target, for_s=for_s):
                 self.freeze(target)
                 self.agenda.after(for_s, self._process(target).thaw)

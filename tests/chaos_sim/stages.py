@@ -21,9 +21,10 @@ from chaos.sim.clock import Agenda, VirtualClock
 from chaos.sim.network import Connection, Network, NetworkModel, SendResult, ServerSocket, Ways
 from chaos.sim.trace import Trace
 from reliable.config import TransportConfig
+from reliable.messages import read_message, send_message
 from reliable.protocol.events import LinkClosed, LinkOpened, Received
 from reliable.sync.waiting import SelectorWait
-from reliable.transport import LinkTable, open_router, read_message, send_message
+from reliable.transport import LinkTable, open_router
 from reliable.types import Frames
 from tests.support.losing_proxy import LosingProxy
 from tests.support.ports import free_endpoint

@@ -50,6 +50,14 @@ def streamed(
     return case
 
 
+def informed(*words: tuple[bytes, int], key: bytes = b"k", asked: bool = True) -> History:
+    """A caller that got these words of progress: who says it, and its number."""
+    case = history(OK, runs=(ran(),))
+    case.calls[b"k"].wants_progress = asked
+    case.calls[b"k"].news = [(key, b"news", who, b"%d" % number) for who, number in words]
+    return case
+
+
 def told(at_s: float, *, ours: bool = False) -> Dismissal:
     """A peer was told to go."""
     return Dismissal("b1#1", "p1/1", at_s, ours)
@@ -100,6 +108,11 @@ BAD: list[tuple[str, History]] = [
     ("parts_in_order", streamed(0, whole=2)),
     ("parts_in_order", streamed(0, 1, origins=(b"w1#1/1", b"w2#1/1"))),
     ("parts_in_order", streamed(0, 1, key=b"j")),
+    ("news_in_order", informed((b"w1#1/1", 0), (b"w1#1/1", 0))),
+    ("news_in_order", informed((b"w1#1/1", 1), (b"w1#1/1", 0))),
+    ("news_in_order", informed((b"w1#1/1", 0), (b"w2#1/1", 0), (b"w1#1/1", 1))),
+    ("news_in_order", informed((b"w1#1/1", 0), key=b"j")),
+    ("news_in_order", informed((b"w1#1/1", 0), asked=False)),
     ("starts_in_time", history(LOST, runs=(ran(900.0, 900.1),))),
     ("backoff_is_spread", attrs.evolve(history(LOST), waits=[Wait(f"w{n}#1", 0.1) for n in range(3)])),
     ("told_once", attrs.evolve(history(LOST), dismissals=[told(1.0), told(1.5)])),

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from chaos import cli_sim
 from chaos.planted import BUGS
+from chaos.sim.themes import SHORT_THEMES
 from reliable.cli.chaos import chaos
 
 BUG = BUGS["credit-not-returned"]
@@ -34,6 +35,20 @@ def test_clean_worlds_are_counted_and_the_exit_code_is_zero() -> None:
     assert code == 0
     (line,) = output.splitlines()
     assert line.startswith("4 worlds, ") and " 0 worlds with problems; " in line and "times as fast" in line
+
+
+def test_all_themes_are_those_whose_worlds_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of seeds of worlds of hours are nothing for a coffee break."""
+    seen: list[tuple[int, str]] = []
+    verdict = cli_sim.judge((0, "calm"))
+
+    def judge(world: tuple[int, str]) -> cli_sim.Verdict:
+        seen.append(world)
+        return verdict
+
+    monkeypatch.setattr(cli_sim, "judge", judge)
+    invoke("simulate", "--seeds", "1", "--jobs", "1", "--theme", "all", "--theme", "quiet hours", "--theme", "calm")
+    assert [theme for _, theme in seen] == [*SHORT_THEMES, "quiet hours"]
 
 
 def test_worlds_can_be_shared_out_to_processes() -> None:

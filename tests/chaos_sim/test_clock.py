@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from chaos.sim.clock import Agenda, VirtualClock
+from chaos.sim.clock import Agenda, Appointment, VirtualClock
 
 
 def test_the_clock_stands_still_until_it_is_moved_and_never_goes_back() -> None:
@@ -53,6 +53,37 @@ def test_a_world_in_which_time_stands_still_is_an_error_and_not_a_hang() -> None
     agenda.at(1.0, again)
     with pytest.raises(RuntimeError, match="stands still"):
         agenda.run_until(2.0)
+
+
+def test_what_is_entered_for_now_comes_behind_all_that_was_due_now() -> None:
+    """The order of entry decides, whether or not the moment had come when it was entered."""
+    agenda = Agenda(VirtualClock(0.0))
+    seen: list[str] = []
+    again = Appointment(0.0, None)
+
+    def first() -> None:
+        seen.append("first")
+        agenda.at_once(again, functools.partial(seen.append, "at once"))
+        agenda.at(0.5, functools.partial(seen.append, "late"))
+
+    agenda.at(1.0, first)
+    agenda.at(1.0, functools.partial(seen.append, "second"))
+    agenda.run_until(1.0)
+    assert seen == ["first", "second", "at once", "late"]
+    assert not again.open and agenda.happened == 4
+
+
+def test_an_appointment_is_used_again_and_cancelled_like_any_other() -> None:
+    """A process that is killed just after it was woken must not turn."""
+    agenda = Agenda(VirtualClock(0.0))
+    seen: list[int] = []
+    again = Appointment(0.0, None)
+    agenda.at_once(again, lambda: seen.append(1))
+    assert again.open
+    again.cancel()
+    agenda.at_once(again, lambda: seen.append(2))
+    agenda.run_until(0.0)
+    assert seen == [2]
 
 
 def test_what_is_entered_while_running_happens_in_the_same_run_if_it_is_due() -> None:

@@ -9,7 +9,7 @@ import pytest
 from brokers.config import BrokerConfig
 from brokers.delivery import Dispatcher
 from chaos.sim.actors import BrokerActor, ClientActor
-from chaos.sim.probes import Probe, after_effects, beyond_budget, blamed
+from chaos.sim.probes import Probe, after_effects, beyond_budget, blamed, hoarded, reachable
 from chaos.sim.world import World, takes
 from reliable.config import ClientConfig, RetryBudget, RetryPolicy
 
@@ -105,3 +105,28 @@ def test_more_attempts_than_are_paid_for_are_seen() -> None:
     for client in (paid, free):
         client.engine.counters.retries = 3
     assert [line.split(":")[0] for line in beyond_budget([paid, free])] == ["beyond the budget"]
+
+
+def test_an_engine_that_keeps_much_when_there_is_nothing_to_do_is_seen() -> None:
+    """Each call and each heartbeat may leave next to nothing behind, or a process that runs for months grows."""
+    world, _, client = looked_at()
+    for number in range(60):
+        world.at(number * 0.2, functools.partial(client.submit, b"k%d" % number, "echo", timeout_s=5.0))
+    world.run(13.0)
+    assert [problem.split(" keeps ")[0] for problem in hoarded(world)] == ["hoard: b1", "hoard: w1"]
+    world.run(60.0)
+    client.submit(b"the worker sweeps up when it answers", "echo", timeout_s=5.0)
+    world.run(60.0)
+    assert hoarded(world) == []
+    engine = world.broker_engine("b1")
+    engine._leak = [object() for _ in range(500)]  # type: ignore[attr-defined]
+    assert [problem.split(" keeps ")[0] for problem in hoarded(world)] == ["hoard: b1"]
+
+
+def test_what_hangs_on_an_object_is_counted_once_and_code_is_not() -> None:
+    """A number that depended on how often something is referred to would say nothing."""
+    item = [b"x", b"y"]
+    assert reachable([item, item, reachable, int]) == 4
+    around = [item]
+    around.append(around)  # type: ignore[arg-type]
+    assert reachable(around) == 4

@@ -19,7 +19,7 @@ def test_a_plain_client_and_a_plain_worker_work_through_our_broker() -> None:
         (b"k1", b"done"),
         (b"k2", b"done"),
     ]
-    assert world.problems() == []
+    assert world.problems() == [] and all(run.plain for run in world.history.executions)
 
 
 def test_a_plain_client_serves_ours_and_ours_serve_a_plain_client() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 from chaos.sim.clock import VirtualClock
 from chaos.sim.trace import Trace
 
@@ -18,6 +20,45 @@ def test_the_hash_covers_every_line_and_its_time() -> None:
             trace(line)
         hashes.add(trace.hash())
     assert len(hashes) == 4
+
+
+def test_the_hash_covers_all_of_a_message() -> None:
+    """Who, which way, over which link, each byte and where frames begin, and what became of it."""
+    hashes = set()
+    for who, way, link, frames, end in [
+        ("c1", ">", 1, [b"a", b"b"], "sent"),
+        ("c2", ">", 1, [b"a", b"b"], "sent"),
+        ("c1", "<", 1, [b"a", b"b"], "sent"),
+        ("c1", ">", 2, [b"a", b"b"], "sent"),
+        ("c1", ">", 1, [b"a|b"], "sent"),
+        ("c1", ">", 1, [b"a", b"c"], "sent"),
+        ("c1", ">", 1, [b"a", b"b"], "full"),
+    ]:
+        trace = Trace(VirtualClock())
+        trace.message(who, way, link, frames, end)
+        hashes.add(trace.hash())
+    assert len(hashes) == 7
+
+
+def test_a_message_is_a_line_for_readers() -> None:
+    """With a link's number, or with the routing id that its first frame is."""
+    trace = Trace(VirtualClock())
+    trace.message("c1", ">", 7, [b"x"], "sent")
+    trace.message("b1", "<", 0, [b"\x00\x01", b"x"])
+    assert [line.split("  ")[-1] for line in trace.lines] == [
+        "c1 > link 7 1 frames 8cdc1683 sent",
+        f"b1 < 0001 2 frames {zlib.crc32(bytes([0, 1]) + b'|x'):08x}",
+    ]
+
+
+def test_the_hash_is_the_same_whether_lines_are_kept_or_not() -> None:
+    """A soak keeps none, and its hash names the run that a replay shows."""
+    kept, unkept = Trace(VirtualClock()), Trace(VirtualClock(), keep=False)
+    for trace in (kept, unkept):
+        for number in range(5000):
+            trace.message("c1", ">", 1, [b"%d" % number], "sent")
+            trace("killed")
+    assert kept.hash() == unkept.hash() and len(kept.lines) == 10_000 and unkept.lines == []
 
 
 def test_remarks_are_kept_for_readers_and_left_out_of_the_hash() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from chaos.history import End
 from chaos.sim.actors import Job, Run
-from chaos.sim.faults import Cut, Freeze, Kill, Part, Stall, Stop
+from chaos.sim.faults import Cut, Freeze, Kill, Leave, Part, Stall, Stop
 from chaos.sim.network import NetworkModel
 from chaos.sim.process import WorldError
 from chaos.sim.world import World, address_of, takes
@@ -138,6 +138,102 @@ def test_every_fault_of_a_schedule_is_over_at_its_end() -> None:
     assert world.ended(call)
     assert call.ending is not None and call.ending.end is End.OK
     assert len(world.trace.matching("fault")) == 5
+
+
+def test_a_broker_that_leaves_lets_its_workers_end_what_they_hold() -> None:
+    """A stop without a drain would end this call as one that may have run."""
+    world = World(1)
+    world.broker("b1")
+    world.worker("w1", takes(1.0))
+    call = world.client("c1").submit(b"k1", "echo", timeout_s=5.0, idempotent=False)
+    assert world.run_until(lambda: bool(world.history.executions), within_s=2.0)
+    world.schedule([Leave(0.0, "b1", 3.0, 0.5)])
+    assert world.ended(call)
+    assert call.ending is not None and call.ending.end is End.OK
+    world.run(0.5)
+    assert world.snapshot("b1") is None
+    world.run(10.0)
+    assert world.broker_actor("b1").incarnation == 2 and world.snapshot("b1") is not None
+
+
+def test_a_broker_that_leaves_does_not_wait_for_longer_than_it_may() -> None:
+    """A handler that never returns must not keep it."""
+    world = World(1)
+    world.broker("b1")
+    world.worker("w1", takes(None))
+    call = world.client("c1").submit(b"k1", "echo", timeout_s=30.0, idempotent=False)
+    assert world.run_until(lambda: bool(world.history.executions), within_s=2.0)
+    world.schedule([Leave(0.0, "b1", 2.0, 60.0)])
+    world.run(1.9)
+    assert world.snapshot("b1") is not None and not call.endings
+    world.run(0.5)
+    assert world.snapshot("b1") is None
+    assert call.ending is not None and call.ending.outcome is Outcome.UNKNOWN
+
+
+def test_a_handler_may_say_how_far_it_is() -> None:
+    """Only who asks hears of it, word by word and in order."""
+    world = World(1)
+    world.broker("b1")
+    world.worker("w1", lambda _job: Run(0.5, news=3))
+    client = world.client("c1")
+    asked = client.submit(b"k1", "echo", timeout_s=5.0, wants_progress=True)
+    assert world.ended(asked)
+    not_asked = client.submit(b"k2", "echo", timeout_s=5.0)
+    assert world.ended(not_asked)
+    assert [word[0::3] for word in asked.news] == [(b"k1", b"0"), (b"k1", b"1"), (b"k1", b"2")]
+    assert not_asked.news == [] and world.problems() == []
+
+
+def test_a_handler_may_obey_when_it_is_told_that_nobody_waits() -> None:
+    """Those that do end in another way than those that run on."""
+    world = World(1)
+    world.broker("b1")
+    world.worker("w1", lambda _job: Run(None, obeys_after_s=0.1))
+    client = world.client("c1")
+    client.submit(b"k1", "echo", timeout_s=5.0)
+    assert world.run_until(lambda: bool(world.history.executions), within_s=2.0)
+    client.cancel(b"k1")
+    (run,) = world.history.executions
+    assert world.run_until(lambda: run.ended_s is not None, within_s=2.0)
+    assert run.told_s is not None and run.ended_s == pytest.approx(run.told_s + 0.1)
+    world.run(1.0)
+    snapshot = world.snapshot("b1")
+    assert snapshot is not None and [worker.state for worker in snapshot.workers] == ["idle"]
+
+
+def test_what_fails_before_the_handler_is_entered_is_no_execution() -> None:
+    """NOT_EXECUTED is said of it, and has to be true."""
+    world = World(1)
+    world.broker("b1")
+    refusal = JobError("ImportError", "no such module", executed=False)
+    world.worker("w1", lambda _job: Run(0.0, refusal, enters=False))
+    call = world.client("c1").submit(b"k1", "echo", timeout_s=5.0, idempotent=False)
+    assert world.ended(call)
+    assert call.ending is not None and call.ending.outcome is Outcome.NOT_EXECUTED
+    assert world.history.executions == [] and world.problems() == []
+
+
+def test_a_call_may_have_all_the_time_there_is() -> None:
+    """It ends when it is answered."""
+    world = World(1)
+    world.broker("b1")
+    world.worker("w1", takes(100.0))
+    call = world.client("c1").submit(b"k1", "echo", timeout_s=None)
+    assert call.deadline_s is None
+    assert world.ended(call, within_s=200.0)
+    assert call.ending is not None and call.ending.end is End.OK and world.problems() == []
+
+
+def test_a_caller_reckons_its_deadline_by_its_own_clock() -> None:
+    """A clock that goes wrong makes a call of an hour seconds longer, and that is nobody's fault."""
+    world = World(3, drift=0.002)
+    world.broker("b1")
+    client = world.client("c1")
+    call = client.submit(b"k1", "nobody", timeout_s=3600.0)
+    assert call.deadline_s is not None and abs(call.deadline_s - world.clock() - 3600.0) > 0.5
+    world.run(3610.0)
+    assert world.problems() == []
 
 
 def test_services_tell_the_checkers_what_may_be_repeated() -> None:
