@@ -11,10 +11,12 @@ from typing import Final
 
 import click
 
+from reliable.cli.bench import bench
 from reliable.cli.broker import broker
 from reliable.cli.call import call
 from reliable.cli.chaos import chaos
 from reliable.cli.demo import demo
+from reliable.cli.doctor import doctor
 from reliable.cli.exits import CommandFailed, describe, exit_code, one_line
 from reliable.cli.status import status
 from reliable.cli.worker import worker
@@ -52,7 +54,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (broker, worker, call, status, demo, chaos):
+for _command in (broker, worker, call, status, demo, chaos, bench, doctor):
     cli.add_command(_command)
 
 

@@ -26,7 +26,8 @@ def columns(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) 
 def render(broker: str, snapshot: Mapping[str, Any]) -> str:
     """What ``reliable status`` prints for one broker. Fields that a broker of another version lacks are left out."""
     version = f", version {_text(snapshot['version'])}" if "version" in snapshot else ""
-    head = f"{broker}  life {_text(snapshot.get('life'))}, up {_duration(snapshot.get('uptime_s'))}{version}"
+    leaving = ", draining" if snapshot.get("draining") is True else ""
+    head = f"{broker}  life {_text(snapshot.get('life'))}, up {_duration(snapshot.get('uptime_s'))}{version}{leaving}"
     parts = [
         [head],
         _services(snapshot.get("services") or []),

@@ -44,7 +44,7 @@ def test_json_has_services_workers_and_counters(served_url: str) -> None:
     assert result.returncode == ExitCode.OK
     (broker,) = json.loads(result.stdout)["brokers"]
     assert broker["broker"] == served_url
-    assert set(broker) >= {"life", "uptime_s", "version", "services", "workers", "counters", "limits"}
+    assert set(broker) >= {"life", "uptime_s", "draining", "version", "services", "workers", "counters", "limits"}
     echo = next(service for service in broker["services"] if service["name"] == "echo")
     assert (echo["workers"], echo["queued"], echo["idempotent"]) == (1, 0, True)
     assert set(broker["workers"][0]) >= {"state", "in_hand", "credit", "services", "last_heard_s"}
@@ -96,6 +96,12 @@ def test_the_table_shows_queue_state_and_what_was_counted() -> None:
     assert "0123456789ab  working" in text
     assert "MDP 0.2 + reliable" in text
     assert text.endswith("counters: requests 5")
+
+
+def test_the_table_says_that_a_broker_drains() -> None:
+    """Else whoever looks wonders why everything is refused."""
+    assert render("tcp://a:1", {**_SNAPSHOT, "draining": True}).splitlines()[0].endswith(", draining")
+    assert "draining" not in render("tcp://a:1", {**_SNAPSHOT, "draining": False})
 
 
 def test_an_empty_or_older_status_is_no_failure() -> None:
