@@ -15,20 +15,34 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from chaos.ports import PORTS_VARIABLE, share_of_ports
 from tests.support.ports import free_endpoint
 
 _ASYNC_TEST_S_MAX = 50.0
 _CLEAN_UP_S_MAX = 3.0
+_THAT_COMPUTE = {"architecture", "brokers", "chaos_sim", "engine", "protocol", "simulation", "wire"}
 
 # Each test has its time limit; a single slow example says something about the machine, not about the code.
 hypothesis.settings.register_profile("reliable", deadline=None)
 hypothesis.settings.load_profile("reliable")
 
 
-def pytest_configure() -> None:
-    """A shell that starts this in the background has Ctrl-C ignored, here and in every process that tests start."""
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell that starts this in the background has Ctrl-C ignored, here and in every process that tests start.
+
+    Of several processes that run tests side by side, each looks for free ports in a range of its own.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    part = getattr(config, "workerinput", None)
+    if part is not None:
+        number = int(part["workerid"].removeprefix("gw")) % part["workercount"]
+        os.environ[PORTS_VARIABLE] = share_of_ports(number, part["workercount"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits comes first, so that where there are two processes, one computes meanwhile; later they share it."""
+    items.sort(key=lambda item: item.path.parent.name in _THAT_COMPUTE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,7 +14,7 @@ from brokers.snapshot import BrokerSnapshot
 from chaos.ports import free_port
 from reliable.config import TransportConfig
 from reliable.testing.settings import QUICK_BROKER, QUICK_TRANSPORT
-from reliable.testing.waiting import LeftRunning, join
+from reliable.testing.waiting import END_S_MAX, LeftRunning, join
 
 __all__ = ["HasEndpoint", "RunningBroker", "endpoint_of", "running_broker"]
 
@@ -90,8 +90,12 @@ class RunningBroker:
         if not self.running:
             self._start(self.endpoint)
 
-    def stop(self) -> None:
+    def stop(self, drain_s: float | None = None) -> None:
         """End as SIGTERM ends it: clients and workers are told. A second time does nothing.
+
+        Args:
+            drain_s: How long to wait for what workers hold; None: as in ``config``, which says not at all if it is the
+                quick one.
 
         Raises:
             LeftRunning: It does not end.
@@ -99,8 +103,9 @@ class RunningBroker:
         """
         if self._broker is None or self._thread is None:
             return
-        self._broker.stop()
-        join(self._thread, f"the broker at {self.endpoint}")
+        self._broker.stop(drain_s)
+        patience_s = END_S_MAX + (self._config.drain_s if drain_s is None else drain_s)
+        join(self._thread, f"the broker at {self.endpoint}", patience_s)
         self._thread = None
         if self._error is not None:
             raise self._error

@@ -1,6 +1,6 @@
 """Who may import whom: decisions stay free of sockets, clocks and threads only if the arrows are kept.
 
-errors, status, config, types ← wire ← protocol ← engine ← shell parts ← sync | aio ← reliable ← cli, testing
+errors, status, config, types ← wire ← protocol ← engine ← shell parts ← sync | aio ← reliable ← cli, testing, bench
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from tests.architecture.sources import PACKAGES, Module, modules, planted, sourc
 
 VOCABULARY = ("reliable.errors", "reliable.status", "reliable.config", "reliable.types")
 ENGINES = (*VOCABULARY, "reliable.wire", "reliable.protocol", "reliable.engine")
-ROOTS = ("reliable.cli", "reliable.testing", "reliable.__main__", "brokers.__main__", "chaos.__main__")
-BROKER_SHELLS = ("brokers.shell", "brokers.queue_shell")
+ROOTS = (
+    "reliable.cli",
+    "reliable.testing",
+    "reliable.bench",
+    "reliable.__main__",
+    "brokers.__main__",
+    "chaos.__main__",
+)
+BROKER_SHELLS = ("brokers.shell", "brokers.queue_shell", "brokers.serving")
 BROKER_ENGINES = tuple(
     module.name
     for module in modules("brokers")
@@ -58,6 +65,8 @@ LAYERS = (
     Layer(("reliable.wire",), (*VOCABULARY, "reliable.wire"), INPUT_OUTPUT),
     Layer(("reliable.protocol",), (*VOCABULARY, "reliable.wire", "reliable.protocol"), INPUT_OUTPUT),
     Layer(("reliable.engine",), ENGINES, INPUT_OUTPUT),
+    # It measures bare sockets beside ours.
+    Layer(("reliable.bench",), PACKAGES),
     Layer(ROOTS, PACKAGES, ("zmq",)),
     Layer(BROKER_SHELLS, ("reliable", "brokers")),
     Layer(BROKER_ENGINES, (*ENGINES, *BROKER_ENGINES), INPUT_OUTPUT),
@@ -74,7 +83,15 @@ LAYERS = (
     # What both shells share lies in the package itself: transport, name resolution, payloads, threads.
     Layer(("reliable",), (*ENGINES, "@parts")),
 )
-ZMQ_ALLOWED = ("reliable.transport", "reliable.sync", "reliable.aio", *BROKER_SHELLS, "chaos")
+ZMQ_ALLOWED = (
+    "reliable.transport",
+    "reliable.messages",
+    "reliable.sync",
+    "reliable.aio",
+    "reliable.bench",
+    *BROKER_SHELLS,
+    "chaos",
+)
 
 
 def _is_shell_part(name: str) -> bool:
@@ -156,6 +173,8 @@ PLANTED = [
     ("reliable.sync.client", "from reliable import Client"),
     ("reliable.aio.client", "from brokers import MajordomoBroker"),
     ("reliable", "from reliable.cli.main import main"),
+    ("reliable.sync.client", "from reliable.bench.figures import Spread"),
+    ("reliable.cli.bench", "import zmq"),
     ("reliable", "import brokers"),
     ("brokers.majordomo", "from reliable.transport import LinkTable"),
     ("brokers.majordomo", "import socket"),

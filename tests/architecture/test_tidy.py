@@ -41,7 +41,11 @@ PARTS = {
 # Protocols for the type checker only: there is nothing to run.
 WITHOUT_BEHAVIOUR = {"reliable.engine.base"}
 # Sockets are tested where the sockets are.
-ELSEWHERE = {"brokers.shell": "tests/loopback", "brokers.queue_shell": "tests/loopback"}
+ELSEWHERE = {
+    "brokers.serving": "tests/loopback",
+    "brokers.shell": "tests/loopback",
+    "brokers.queue_shell": "tests/loopback",
+}
 # The one place that may skip, as it also says so at the end of the run.
 MAY_SKIP = Path("tests/support/injection_report.py")
 _SKIPS = {"skip", "skipif", "xfail", "importorskip", "skipIf", "skipUnless", "SkipTest"}

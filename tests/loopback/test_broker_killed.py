@@ -28,7 +28,8 @@ def twice(body: bytes) -> bytes:
     time.sleep(0.02)
     return body + body
 """
-_CLIENT = ClientConfig(timeout_s=8.0, retry=RetryPolicy(attempts=None, attempt_timeout_s=0.5))
+# Until the next broker is there: on a busy machine the process alone takes seconds to start.
+_CLIENT = ClientConfig(timeout_s=30.0, retry=RetryPolicy(attempts=None, attempt_timeout_s=0.5))
 _LIVES = 4
 _THREADS = 8
 

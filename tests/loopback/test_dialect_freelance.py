@@ -118,4 +118,7 @@ def test_shotgun_takes_the_first_answer_of_all(shell: ShellKind, three: list[Pla
     assert reply[0] in (b"b", b"c") and time.monotonic() - begun < 0.8
     eventually(lambda: all(server.taken("mute@a") == 1 for server in three), "all were asked")
     assert client.request("echo", b"once")[1:] == [b"once"]
+    assert client.request("echo", b"to all", idempotent=True)[1:] == [b"to all"]
+    for server in three:
+        server.wait_taken("to all")
     assert sum(server.taken("once") for server in three) == 1

@@ -89,7 +89,8 @@ def test_a_crash_is_a_typed_error_at_once_and_the_next_request_is_served(
     error = bench.fails(name, *args)
     assert error.remote_type == remote_type
     assert words in error.remote_message
-    assert error.outcome is Outcome.EXECUTED
+    # A crash may have come at any point, also before the first line; an exception is how the handler's code ended.
+    assert error.outcome is (Outcome.UNKNOWN if remote_type == "WorkerCrashed" else Outcome.EXECUTED)
 
 
 @pytest.mark.parametrize(("name", "args"), [("hang", (20.0,)), ("hold_the_lock", (20,))])
@@ -101,7 +102,7 @@ def test_a_handler_past_its_timeout_is_killed(
     before = bench.value("pid")
     told = bench.ask(name, *args)
     assert isinstance(told.error, WorkerFailed)
-    assert (told.error.remote_type, told.error.outcome) == ("HandlerTimeout", Outcome.EXECUTED)
+    assert (told.error.remote_type, told.error.outcome) == ("HandlerTimeout", Outcome.UNKNOWN)
     assert 0.3 <= told.elapsed_s < 0.3 + _AT_ONCE_S
     assert bench.value("pid") != before
     stats = bench.worker.stats()
@@ -233,13 +234,29 @@ def test_raw_handlers_and_wrong_arguments_work_as_in_threads(stage: Stage, shell
 
 
 def test_crashes_in_a_row_each_have_their_answer(stage: Stage, shell: ShellKind) -> None:
-    """A poisonous request sent again and again slows itself down, and takes nobody's answer away."""
-    bench = _Bench(stage, shell, "leave", process_restart=attrs.evolve(QUICK_WORKER.process_restart, delay_s_max=0.2))
-    for _ in range(4):
-        error = bench.ask("leave", 1).error
-        assert isinstance(error, WorkerFailed)
-        assert error.remote_type == "WorkerCrashed"
+    """A poisonous request sent again and again takes nobody's answer away, and the next waits for no interpreter."""
+    bench = _Bench(stage, shell, "leave")
+    for _ in range(10):
+        told = bench.ask("leave", 1)
+        assert isinstance(told.error, WorkerFailed)
+        assert (told.error.remote_type, told.error.outcome) == ("WorkerCrashed", Outcome.UNKNOWN)
+    began = time.monotonic()
     assert bench.value("add", 1, 1) == 2
+    took_s = time.monotonic() - began
+    assert took_s < _AT_ONCE_S or took_s < _fresh_interpreter_s()
+
+
+def _fresh_interpreter_s() -> float:
+    """What it would have taken otherwise, on a machine as busy as this one is now."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import reliable.executors_child"], check=True, timeout=30)
+    return time.monotonic() - began
+
+
+def test_each_process_imports_the_handlers_for_itself(stage: Stage, shell: ShellKind) -> None:
+    """What a module opens when it is imported, a connection to a database say, must not be shared by two processes."""
+    bench = _Bench(stage, shell, "imported_by")
+    assert bench.value("imported_by") == bench.value("pid")
 
 
 # --- what cannot be ------------------------------------------------------------------------------
@@ -312,9 +329,14 @@ def _program(tmp_path: Path, kind: str, guard: str = '__name__ == "__main__"') -
     return path
 
 
-def _children_of(parent: int) -> list[int]:
-    text = Path(f"/proc/{parent}/task").iterdir()
-    return [int(child) for task in text for child in (task / "children").read_text().split()]
+def _descendants_of(parent: int) -> list[int]:
+    """Its children and theirs; without those that have just ended."""
+    try:
+        tasks = list(Path(f"/proc/{parent}/task").iterdir())
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [*children, *(later for child in children for later in _descendants_of(child))]
 
 
 def _alive(number: int) -> bool:
@@ -335,9 +357,9 @@ def test_handlers_of_the_main_program_run_in_processes_which_die_with_it(
             child = MSGPACK.decode(ask(broker.endpoint, "pid", timeout=15.0).reply[0])
             assert child != program.pid
             ask(broker.endpoint, "busy", timeout=0.3)
-            children = _children_of(program.pid)
+            children = _descendants_of(program.pid)
             assert child in children
-            assert len(children) == 3
+            assert len(children) == 4, "two that may be busy, a spare, and the one that they are copies of"
             program.send_signal(signal.SIGKILL)
             began = time.monotonic()
             eventually(lambda: not any(map(_alive, children)), "the children are gone", 5.0)
@@ -346,12 +368,13 @@ def test_handlers_of_the_main_program_run_in_processes_which_die_with_it(
             program.kill()
 
 
-def test_processes_that_are_just_starting_die_with_the_program_too(tmp_path: Path, endpoint: str) -> None:
+@pytest.mark.parametrize("started", [1, 2, 4])
+def test_processes_that_are_just_starting_die_with_the_program_too(tmp_path: Path, endpoint: str, started: int) -> None:
     """Imports take a while, and a process that has not come further knows nothing of its worker."""
     with subprocess.Popen([sys.executable, str(_program(tmp_path, "Worker")), endpoint]) as program:
         try:
-            eventually(lambda: len(_children_of(program.pid)) == 3, "they are started")
-            children = _children_of(program.pid)
+            eventually(lambda: len(_descendants_of(program.pid)) >= started, "they are started", 20.0)
+            children = _descendants_of(program.pid)
             program.send_signal(signal.SIGKILL)
             began = time.monotonic()
             eventually(lambda: not any(map(_alive, children)), "the children are gone", 5.0)

@@ -42,7 +42,7 @@ def test_a_thread_past_its_timeout_is_reported_at_once_and_keeps_its_slot(stage:
     shell.run(worker)
     told = ask(broker.endpoint, "hang")
     assert isinstance(told.error, WorkerFailed)
-    assert (told.error.remote_type, told.error.outcome) == ("HandlerTimeout", Outcome.EXECUTED)
+    assert (told.error.remote_type, told.error.outcome) == ("HandlerTimeout", Outcome.UNKNOWN)
     assert 0.3 <= told.elapsed_s < 0.8
     assert told_to_stop.wait(5)
     snapshot, stats = worker.snapshot(), worker.stats()
@@ -226,6 +226,28 @@ def test_one_service_can_be_held_to_fewer_runs_than_the_worker(stage: Stage, she
         for call in calls:
             assert _value(call.result(10)) is None
     assert most[0] == 1
+
+
+def test_what_waits_for_a_limited_service_takes_no_room_of_others(stage: Stage, shell: ShellKind) -> None:
+    """Two slots: one call runs at the limit of its service, three more wait, and the other slot serves others."""
+    broker = stage.broker()
+    worker = shell.worker(broker.endpoint, concurrency=2)
+    release = threading.Event()
+
+    @worker.service("licensed", concurrency=1)
+    def licensed() -> None:
+        release.wait(10)
+
+    worker.service("echo", raw=True)(lambda frame: frame)
+    shell.run(worker)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(ask, broker.endpoint, "licensed") for _ in range(4)]
+        eventually(lambda: broker.broker.snapshot().usage["queued"] == 3, "three wait at the broker")
+        assert ask(broker.endpoint, "echo", body=[b"x"]).reply == [b"x"]
+        assert not any(call.done() for call in calls)
+        release.set()
+        for call in calls:
+            assert _value(call.result(10)) is None
 
 
 # --- arguments ------------------------------------------------------------------------------------
