@@ -9,7 +9,7 @@ from reliable.engine.brokers import Broker
 from reliable.engine.client_state import ClientState, LinkEntry, OpenCall
 from reliable.engine.hedging import Pair, decides
 from reliable.engine.observe import FailedOver, HedgeStarted, RetryRefused
-from reliable.errors import LocalProtocolError, Outcome, RequestError
+from reliable.errors import LocalProtocolError, RequestError
 from reliable.protocol import call_endings
 from reliable.protocol.call import first_copy, step
 from reliable.protocol.call_endings import Ended
@@ -91,7 +91,7 @@ class CallDesk:
     def replied(self, entry: OpenCall, body: Frames, now: float) -> None:
         """An OK came, which ends the call whichever attempt it answers and whatever its machine is at."""
         old = entry.state
-        entry.state = ended = Ended(old.past, body, Outcome.EXECUTED)
+        entry.state = ended = call_endings.replied(old.past, body)
         if isinstance(old, Asked):
             on = self._links.get(old.link)
             if on is not None:

@@ -275,8 +275,9 @@ class ClientPump:
             if not mine or self._over:
                 return None
             self._leader = signal
-            wait_s = self._driver.wait_s()
-            wait_s = min(_LOOK_UP_S, bound_s) if wait_s is None else min(wait_s, bound_s)
+            due_s = self._driver.wait_s()
+            # Looks up as followers do: what it waits for may be told by another thread, which ended an overdue call.
+            wait_s = min(_LOOK_UP_S, bound_s, _LOOK_UP_S if due_s is None else due_s)
             self._leader_back = now + wait_s
             return wait_s
 
