@@ -134,8 +134,9 @@ class BrokerActor(Actor):
             self.dies()
 
     def drain(self, timeout_s: float) -> None:
-        """SIGTERM, with time to let workers end what they hold."""
-        if self.running and self.engine is not None:
+        """SIGTERM, with time to let workers end what they hold. Once: a second one, which stops it sooner, is the fault
+        ``Stop``, and of who was given less time than work takes nothing could be demanded."""
+        if self.running and self.engine is not None and not self._drains:
             self.note(f"leaves within {timeout_s:g} s")
             self.leaving = self._drains = True
             now = self.now()

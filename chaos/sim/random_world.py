@@ -263,14 +263,17 @@ class RandomWorld:
 
     def _prompt_calls(self) -> float:
         """One after the other, so that not even the smallest queue is full; returns how long all of it may take."""
-        timeout_s = _PROMPT_TIMEOUT_S + 10 * self.world.network.model.delay_s[1]
+        slowest_s = self.world.network.model.delay_s[1]
+        timeout_s = _PROMPT_TIMEOUT_S + 10 * slowest_s
+        # A worker of one slot gets its next call only when its report has come and the request has gone.
+        every_s = _PROMPT_EVERY_S + 2 * slowest_s
         delay_s = 0.0
         for actor in self._actors:
             for number in range(_PROMPT_CALLS):
                 key = f"prompt-{actor.name}-{number}".encode()
                 ask = functools.partial(actor.submit, key, "pure", timeout_s=timeout_s, phase="healed")
                 self.world.at(delay_s, ask)
-                delay_s += _PROMPT_EVERY_S
+                delay_s += every_s
         return delay_s + timeout_s
 
     # --- the verdict ----------------------------------------------------------------------------------
