@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import attrs
@@ -28,6 +25,7 @@ from reliable import AsyncWorker, Worker
 from reliable.cli.chaos_screen import ChaosScreen
 from reliable.cli.exits import CommandFailed, one_line
 from reliable.cli.loading import load_object
+from reliable.cli.processes import signals_as_ctrl_c
 from reliable.status import ExitCode
 
 __all__ = ["Files", "guest_of", "list_all", "run", "show"]
@@ -91,7 +89,7 @@ def run(
     """``chaos run``."""
     scenarios = _hosting(_wanted(names, every), guest, every)
     _check_writable(files)
-    with _signals_as_ctrl_c():
+    with signals_as_ctrl_c():
         runs = _run_all(scenarios, random.randrange(_SEEDS) if seed is None else seed, short)
     report = Report(created=_now(), machine=machine(), version=version(), command=command_of(sys.argv), runs=runs)
     click.echo(f"\n{table.render(report)}")
@@ -172,21 +170,6 @@ def _summary(run: RunReport) -> str:
     ends = table.ends_of(run)
     text = f"{len(run.calls)} calls, {table.answered_of(ends)} answered, {ends['hung']} hung"
     return f"{text}; raw REQ/REP {table.control_text(run.control)}" if run.control is not None else text
-
-
-@contextmanager
-def _signals_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP clean up as Ctrl-C does, instead of ending the process at once."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _write(report: Report, files: Files) -> None:

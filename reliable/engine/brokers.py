@@ -211,10 +211,6 @@ class Brokers:
             # The look for an earlier one may have come to nothing meanwhile.
             self._prefer(broker, now)
 
-    def answered(self, broker: Broker) -> None:
-        """It said something about a call."""
-        broker.failures = 0
-
     def failed(self, broker: Broker, why: str, now: float, u: float) -> None:
         """Its link is over. One that had done its work is tried again at once, others after a backoff."""
         worked = broker.ready and broker.failures == 0

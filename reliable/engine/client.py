@@ -96,9 +96,7 @@ class ClientEngine:
             LocalProtocolError: Time went backwards, a call id is used twice or has a wrong size, a service name has a
                 wrong size, or a link was opened twice. Nothing was changed.
         """
-        if now < self._state.now:
-            raise LocalProtocolError(f"time went back from {self._state.now} to {now}")
-        self._state.now = now
+        self._advance(now)
         match event:
             case Received():
                 self._received(event, now)
@@ -118,9 +116,7 @@ class ClientEngine:
 
     def timers(self, now: float) -> None:
         """Carry out everything that is due at ``now``."""
-        if now < self._state.now:
-            raise LocalProtocolError(f"time went back from {self._state.now} to {now}")
-        self._state.now = now
+        self._advance(now)
         for number, entry in list(self._state.links.items()):
             if entry.due <= now:
                 self._links.event(number, link.LinkTick(), now)
@@ -172,6 +168,11 @@ class ClientEngine:
             asked=asked,
             next_deadline=self.next_deadline(),
         )
+
+    def _advance(self, now: float) -> None:
+        if now < self._state.now:
+            raise LocalProtocolError(f"time went back from {self._state.now} to {now}")
+        self._state.now = now
 
     # --- calls from the user ----------------------------------------------------------------------
 
