@@ -25,6 +25,7 @@ import zmq.backend
 from reliable import messages
 from reliable.messages import IMPLEMENTATIONS, PURE, Implementation
 from reliable.types import Frames
+from tests.support.bare_sockets import Sockets
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -45,39 +46,10 @@ def way(request: pytest.FixtureRequest) -> Implementation:
     return found
 
 
-class Sockets:
-    """Sockets of one test, all closed at its end."""
-
-    def __init__(self) -> None:
-        self.context: zmq.Context[Socket] = zmq.Context()
-        self._made: list[Socket] = []
-
-    def new(self, kind: int, **options: int) -> Socket:
-        """One without limits and lingering."""
-        socket = self.context.socket(kind)
-        self._made.append(socket)
-        for name, value in ({"sndhwm": 0, "rcvhwm": 0, "linger": 0} | options).items():
-            setattr(socket, name, value)
-        return socket
-
-    def pair(self, bound: int = zmq.DEALER, connected: int = zmq.DEALER, **options: int) -> tuple[Socket, Socket]:
-        """One that listens and one that is connected to it, with the same options."""
-        server, client = self.new(bound, **options), self.new(connected, **options)
-        port = server.bind_to_random_port("tcp://127.0.0.1")
-        client.connect(f"tcp://127.0.0.1:{port}")
-        return server, client
-
-    def close(self) -> None:
-        """Close all."""
-        for socket in self._made:
-            socket.close(linger=0)
-        self.context.term()
-
-
 @pytest.fixture
 def sockets(no_leaks: None) -> Iterator[Sockets]:
     """Bare sockets."""
-    made = Sockets()
+    made = Sockets(sndhwm=0, rcvhwm=0, linger=0)
     yield made
     made.close()
 
@@ -238,7 +210,7 @@ def test_the_descriptor_tells_of_what_comes_after_reading_empty(
 
 def test_a_full_queue_takes_nothing_of_the_message(way: Implementation, sockets: Sockets) -> None:
     """Half a message would be the beginning of the next one."""
-    server, client = sockets.pair(sndhwm=2, rcvhwm=2)
+    server, client = sockets.pair(both=True, sndhwm=2, rcvhwm=2)
     sent = 0
     with pytest.raises(zmq.Again):
         while True:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from tests.support.bare_sockets import Sockets
 from tests.support.loopback import eventually
 from tests.support.ports import free_endpoint
 
@@ -20,40 +21,10 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 MANY = 300
 
 
-class Sockets:
-    """Sockets of one test, all closed at its end."""
-
-    def __init__(self) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._made: list[zmq.Socket[bytes]] = []
-
-    def new(self, kind: int, **options: int | bytes) -> zmq.Socket[bytes]:
-        """One that gives up waiting after a while."""
-        socket = self._context.socket(kind)
-        socket.rcvtimeo = 5000
-        for name, value in options.items():
-            setattr(socket, name, value)
-        self._made.append(socket)
-        return socket
-
-    def pair(self, bound: int, connected: int, **options: int) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        """One that listens, with the options, and one that is connected to it."""
-        server, client = self.new(bound, **options), self.new(connected)
-        port = server.bind_to_random_port("tcp://127.0.0.1")
-        client.connect(f"tcp://127.0.0.1:{port}")
-        return server, client
-
-    def close(self) -> None:
-        """Close all."""
-        for socket in self._made:
-            socket.close(linger=0)
-        self._context.term()
-
-
 @pytest.fixture
 def sockets(no_leaks: None) -> Iterator[Sockets]:
     """Bare sockets."""
-    made = Sockets()
+    made = Sockets(rcvtimeo=5000)
     yield made
     made.close()
 
